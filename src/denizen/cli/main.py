@@ -1,0 +1,31 @@
+"""The `denizen` command: one application, its sub-commands loaded only when they are called.
+
+Every command that prints takes `--json`. Exit codes: 0 done, 1 it ran and the answer is no (differences found, rows
+rejected, a request refused), 2 it was called wrongly, 130 interrupted.
+"""
+
+import sys
+
+from cyclopts import App
+
+from denizen import __version__
+from denizen.errors import DenizenError
+
+app = App(
+    name="denizen",
+    help="The place where an application's users live: sharded, event-sourced, on plain PostgreSQL.",
+    version=__version__,
+)
+
+app.command("denizen.cli.raft:app", name="raft", help="A replicated key-value service on Denizen's own Raft.")
+
+
+def main() -> None:
+    """Run the command line; an expected error is one clear message, never a traceback."""
+    try:
+        app()
+    except DenizenError as error:
+        print(f"denizen: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
