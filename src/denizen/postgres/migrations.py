@@ -1,0 +1,153 @@
+"""Brings a shard's database to this program's schema: numbered SQL files, forward only.
+
+The files are `migrations/NNNN_name.sql` beside this module. Each runs once in a shard, in one transaction together with
+its record in `denizen.schema_migrations`. An advisory lock lets one process at a time migrate a database; others wait.
+A file that was changed after it ran, or a database that holds migrations this program does not know, is refused:
+neither is guessed at. The shard's name and deployment are written into the database at the first run, so that a DSN
+that points at another deployment's database, or at another shard's, is refused too.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+import asyncpg
+from msgspec import Struct
+
+from denizen.errors import BadDeployment
+
+SCHEMA = "denizen"
+LOCK_KEY = 0x64656E697A656E  # "denizen"
+LOCK_SECONDS_MAX = 120
+FILE_NAME = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
+
+BOOKKEEPING = """
+CREATE SCHEMA IF NOT EXISTS denizen;
+CREATE TABLE IF NOT EXISTS denizen.schema_migrations (
+    version    integer PRIMARY KEY,
+    name       text NOT NULL,
+    checksum   text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE TABLE IF NOT EXISTS denizen.shard_identity (
+    only_row      boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    deployment_id text NOT NULL,
+    shard_id      text NOT NULL
+);
+"""
+
+
+class Migration(Struct, frozen=True):
+    """One numbered file."""
+
+    version: int
+    name: str
+    sql: str
+
+    @property
+    def checksum(self) -> str:
+        """The SHA-256 of the file's text, in hexadecimal."""
+        return hashlib.sha256(self.sql.encode()).hexdigest()
+
+
+class ShardIdentity(Struct, frozen=True):
+    """Whose database this is."""
+
+    deployment_id: str
+    shard_id: str
+
+
+def known_migrations() -> tuple[Migration, ...]:
+    """Return this program's migrations in order. Their numbers are 1, 2, 3 … without holes."""
+    found = []
+    for file in resources.files("denizen.postgres").joinpath("migrations").iterdir():
+        name = FILE_NAME.fullmatch(file.name)
+        if name:
+            found.append(Migration(version=int(name[1]), name=name[2], sql=file.read_text(encoding="utf-8")))
+    found.sort(key=lambda migration: migration.version)
+    numbers = [migration.version for migration in found]
+    if numbers != list(range(1, len(found) + 1)):
+        raise BadDeployment(f"this program's migrations are not numbered 1, 2, 3 …: {numbers}; install it again")
+    return tuple(found)
+
+
+async def migrate(
+    connect_args: Mapping[str, Any],
+    *,
+    identity: ShardIdentity | None = None,
+    migrations: Sequence[Migration] | None = None,
+) -> list[Migration]:
+    """Bring the database to this program's schema; return the migrations that ran now.
+
+    Raises `BadDeployment` if the database is newer than this program, was made by changed files, or belongs to
+    another deployment or shard. A failed migration leaves the database at the one before it.
+    """
+    known = known_migrations() if migrations is None else migrations
+    connection = await asyncpg.connect(**connect_args)
+    try:
+        await connection.execute(f"SET lock_timeout = '{LOCK_SECONDS_MAX}s'")
+        await connection.execute("SELECT pg_advisory_lock($1)", LOCK_KEY)
+        await connection.execute("RESET lock_timeout")
+        await connection.execute(BOOKKEEPING)
+        if identity is not None:
+            await _claim(connection, identity)
+        return await _apply(connection, known)
+    finally:
+        await connection.close()
+
+
+async def _claim(connection: asyncpg.Connection, identity: ShardIdentity) -> None:
+    await connection.execute(
+        "INSERT INTO denizen.shard_identity (deployment_id, shard_id) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+        identity.deployment_id,
+        identity.shard_id,
+    )
+    row = await connection.fetchrow("SELECT deployment_id, shard_id FROM denizen.shard_identity")
+    found = ShardIdentity(**dict(row))
+    if found != identity:
+        raise BadDeployment(
+            f"the database given for shard {identity.shard_id} belongs to shard {found.shard_id} of deployment "
+            f"{found.deployment_id}, not to deployment {identity.deployment_id}: check the shard's DSN",
+        )
+
+
+async def _apply(connection: asyncpg.Connection, known: Sequence[Migration]) -> list[Migration]:
+    rows = await connection.fetch("SELECT version, name, checksum FROM denizen.schema_migrations ORDER BY version")
+    applied = {row["version"]: row for row in rows}
+    newest = known[-1].version if known else 0
+    if applied and max(applied) > newest:
+        raise BadDeployment(
+            f"the database has schema {max(applied)}, this program knows only {newest}: "
+            "it was used by a newer Denizen; install that one (schemas never go back)",
+            database=max(applied),
+            program=newest,
+        )
+    ran = []
+    for migration in known:
+        done = applied.get(migration.version)
+        if done is None:
+            await _run(connection, migration)
+            ran.append(migration)
+        elif done["checksum"] != migration.checksum:
+            raise BadDeployment(
+                f"migration {migration.version:04}_{migration.name} was changed after this database ran it: "
+                "use the Denizen release that made the database, or a newer one"
+            )
+    return ran
+
+
+async def _run(connection: asyncpg.Connection, migration: Migration) -> None:
+    try:
+        async with connection.transaction():
+            await connection.execute(f"SET LOCAL search_path = {SCHEMA}")
+            await connection.execute(migration.sql)
+            await connection.execute(
+                "INSERT INTO denizen.schema_migrations (version, name, checksum) VALUES ($1, $2, $3)",
+                migration.version,
+                migration.name,
+                migration.checksum,
+            )
+    except asyncpg.PostgresError as error:
+        raise BadDeployment(f"migration {migration.version:04}_{migration.name} failed: {error}") from error

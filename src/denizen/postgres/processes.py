@@ -1,0 +1,64 @@
+"""Child processes that never outlive us, even if we are killed.
+
+On Linux the kernel signals the child when its parent's thread dies (`PR_SET_PDEATHSIG`), so `spawn` must be called
+from a thread that lives as long as the child should: the main one. Elsewhere a killed parent leaves its children, and
+the next start cleans up (see `leftovers`). Children get a session of their own: a Ctrl-C in the terminal reaches only
+us, and we stop the children in order.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from denizen.postgres.accounts import Account, process_options
+
+PR_SET_PDEATHSIG = 1
+
+
+def spawn(
+    command: Sequence[str],
+    *,
+    log: IO[bytes] | int,
+    account: Account | None = None,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    at_our_death: signal.Signals = signal.SIGTERM,
+) -> subprocess.Popen[bytes]:
+    """Start `command` with its output in `log`; it receives `at_our_death` when this thread ends for any reason."""
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        cwd=cwd,
+        env=dict(env) if env is not None else None,
+        start_new_session=True,
+        preexec_fn=_die_with_us(at_our_death),  # noqa: PLW1509  one system call, prepared before the fork
+        **process_options(account),
+    )
+
+
+def _die_with_us(number: signal.Signals) -> Callable[[], None] | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    parent = os.getpid()
+
+    def ask() -> None:
+        # Runs in the child after it changed its user, which would have cleared the request.
+        prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return ask
+
+
+def postgres_environment() -> dict[str, str]:
+    """Return an environment for PostgreSQL's programs that nothing of the caller's (PGDATA, PGPORT ...) leaks into."""
+    kept = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR")
+    return {name: os.environ[name] for name in kept if name in os.environ} | {"LC_ALL": "C", "TZ": "UTC"}

@@ -1,0 +1,1 @@
+"""The test kit, shipped with the product: throwaway PostgreSQL servers and whole throwaway deployments."""

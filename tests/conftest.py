@@ -1,0 +1,30 @@
+"""Fixtures that every part's tests share: one PostgreSQL server per test process, a database per test."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from denizen.testing.postgres import Database, ThrowawayServer, throwaway_server
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[ThrowawayServer]:
+    """A running PostgreSQL server, shared by the tests of this process: leave its settings and roles alone."""
+    with throwaway_server() as server:
+        yield server
+
+
+@pytest.fixture
+def database(postgres_server: ThrowawayServer) -> Iterator[Database]:
+    """A migrated database of this test's own."""
+    fresh = postgres_server.create_database()
+    yield fresh
+    postgres_server.drop_database(fresh)
+
+
+@pytest.fixture
+def empty_database(postgres_server: ThrowawayServer) -> Iterator[Database]:
+    """A database of this test's own without any schema."""
+    fresh = postgres_server.create_database(template="template0")
+    yield fresh
+    postgres_server.drop_database(fresh)
