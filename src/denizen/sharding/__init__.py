@@ -1,0 +1,1 @@
+"""Where a user lives: hashing to buckets, ids that carry their bucket, and the map from buckets to shards."""
