@@ -3,8 +3,7 @@
 The files are `migrations/NNNN_name.sql` beside this module. Each runs once in a shard, in one transaction together with
 its record in `denizen.schema_migrations`. An advisory lock lets one process at a time migrate a database; others wait.
 A file that was changed after it ran, or a database that holds migrations this program does not know, is refused:
-neither is guessed at. The shard's name and deployment are written into the database at the first run, so that a DSN
-that points at another deployment's database, or at another shard's, is refused too.
+neither is guessed at.
 """
 
 import hashlib
@@ -31,11 +30,6 @@ CREATE TABLE IF NOT EXISTS denizen.schema_migrations (
     checksum   text NOT NULL,
     applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
-CREATE TABLE IF NOT EXISTS denizen.shard_identity (
-    only_row      boolean PRIMARY KEY DEFAULT true CHECK (only_row),
-    deployment_id text NOT NULL,
-    shard_id      text NOT NULL
-);
 """
 
 
@@ -52,13 +46,6 @@ class Migration(Struct, frozen=True):
         return hashlib.sha256(self.sql.encode()).hexdigest()
 
 
-class ShardIdentity(Struct, frozen=True):
-    """Whose database this is."""
-
-    deployment_id: str
-    shard_id: str
-
-
 def known_migrations() -> tuple[Migration, ...]:
     """Return this program's migrations in order. Their numbers are 1, 2, 3 … without holes."""
     found = []
@@ -73,16 +60,11 @@ def known_migrations() -> tuple[Migration, ...]:
     return tuple(found)
 
 
-async def migrate(
-    connect_args: Mapping[str, Any],
-    *,
-    identity: ShardIdentity | None = None,
-    migrations: Sequence[Migration] | None = None,
-) -> list[Migration]:
+async def migrate(connect_args: Mapping[str, Any], *, migrations: Sequence[Migration] | None = None) -> list[Migration]:
     """Bring the database to this program's schema; return the migrations that ran now.
 
-    Raises `BadDeployment` if the database is newer than this program, was made by changed files, or belongs to
-    another deployment or shard. A failed migration leaves the database at the one before it.
+    Raises `BadDeployment` if the database is newer than this program, was made by changed files, or a migration
+    fails; the database then stays at the one before it.
     """
     known = known_migrations() if migrations is None else migrations
     connection = await asyncpg.connect(**connect_args)
@@ -91,26 +73,9 @@ async def migrate(
         await connection.execute("SELECT pg_advisory_lock($1)", LOCK_KEY)
         await connection.execute("RESET lock_timeout")
         await connection.execute(BOOKKEEPING)
-        if identity is not None:
-            await _claim(connection, identity)
         return await _apply(connection, known)
     finally:
         await connection.close()
-
-
-async def _claim(connection: asyncpg.Connection, identity: ShardIdentity) -> None:
-    await connection.execute(
-        "INSERT INTO denizen.shard_identity (deployment_id, shard_id) VALUES ($1, $2) ON CONFLICT DO NOTHING",
-        identity.deployment_id,
-        identity.shard_id,
-    )
-    row = await connection.fetchrow("SELECT deployment_id, shard_id FROM denizen.shard_identity")
-    found = ShardIdentity(**dict(row))
-    if found != identity:
-        raise BadDeployment(
-            f"the database given for shard {identity.shard_id} belongs to shard {found.shard_id} of deployment "
-            f"{found.deployment_id}, not to deployment {identity.deployment_id}: check the shard's DSN",
-        )
 
 
 async def _apply(connection: asyncpg.Connection, known: Sequence[Migration]) -> list[Migration]:
