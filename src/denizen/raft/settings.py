@@ -1,0 +1,70 @@
+"""What a node can be told: times, sizes, how peers prove who they are. The defaults are right for one data centre."""
+
+import ssl
+from dataclasses import dataclass, field
+
+from denizen.raft import limits
+from denizen.raft.errors import BadSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """TLS between nodes with client certificates: both contexts must load this node's chain and verify the peer's."""
+
+    server: ssl.SSLContext
+    client: ssl.SSLContext
+
+    @classmethod
+    def from_files(cls, certificate: str, key: str, authority: str) -> "Tls":
+        """Contexts from PEM files: this node's certificate and key, and the authority that signed every node's."""
+        server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority)
+        server.verify_mode = ssl.CERT_REQUIRED
+        client = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=authority)
+        client.check_hostname = False  # nodes are known by the handshake's ids, not by host names
+        for context in (server, client):
+            context.minimum_version = ssl.TLSVersion.TLSv1_3
+            context.load_cert_chain(certificate, key)
+        return cls(server, client)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The settings of one node.
+
+    `secret` is shared by the cluster's nodes; each proves that it knows it, without sending it, on every connection.
+    With `tls` the secret may be left out: certificates prove it then. One of the two is required.
+    Times are in milliseconds where they end in `_ms`, in seconds where they end in `_s`.
+    """
+
+    secret: bytes = field(default=b"", repr=False)
+    tls: Tls | None = field(default=None, repr=False)
+    cluster: str = "raft"
+    tick_ms: int = limits.tick_ms
+    election_ms: tuple[int, int] = (limits.election_ms_min, limits.election_ms_max)
+    heartbeat_ms: int = limits.heartbeat_ms
+    propose_s: float = limits.propose_s
+    lease_reads: bool = False
+    command_bytes_max: int = limits.command_bytes_max
+    proposals_waiting_max: int = limits.proposals_waiting_max
+    segment_bytes: int = limits.segment_bytes
+    snapshot_entries: int = 50_000
+    snapshot_trailing_entries: int = 5_000
+    unsafe_no_fsync: bool = False
+
+    def check(self) -> None:
+        """Raise `BadSettings` for what cannot work."""
+        low, high = self.election_ms
+        if not self.secret and self.tls is None:
+            raise BadSettings("nodes must prove who they are: set `secret` (the same on every node) or `tls`")
+        if self.secret and len(self.secret) < limits.secret_bytes_min:
+            raise BadSettings(f"`secret` must have at least {limits.secret_bytes_min} bytes")
+        if self.tick_ms < limits.tick_ms_min:
+            raise BadSettings(f"`tick_ms` must be at least {limits.tick_ms_min}")
+        if not self.tick_ms <= self.heartbeat_ms < low < high:
+            raise BadSettings("times must satisfy tick_ms <= heartbeat_ms < election_ms[0] < election_ms[1]")
+        if self.segment_bytes < limits.segment_bytes_min:
+            raise BadSettings(f"`segment_bytes` must be at least {limits.segment_bytes_min}")
+        if self.snapshot_entries < 1 or self.snapshot_trailing_entries < 0:
+            raise BadSettings("`snapshot_entries` must be at least 1, `snapshot_trailing_entries` at least 0")
+        if not 0 < self.command_bytes_max <= limits.batch_bytes_max:
+            raise BadSettings(f"`command_bytes_max` must be between 1 and {limits.batch_bytes_max}")
