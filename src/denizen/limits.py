@@ -21,3 +21,51 @@ attributes_depth_max = 8
 password_chars_min = 8
 password_chars_max = 1_024
 reason_chars_max = 500
+
+# Event store
+append_group_commands_max = 256  # commands of one transaction
+append_queue_commands_max = 10_000  # waiting, per lane; more are refused
+append_deadline_s = 15.0  # how long a lane tries to learn the outcome of what it sent
+statement_timeout_ms = 10_000
+lock_timeout_ms = 2_000
+read_group_keys_max = 512  # look-ups of one query
+read_queue_keys_max = 20_000
+read_deadline_s = 5.0
+lanes_per_shard = 2
+reader_connections_per_shard = 4
+reconnect_pause_min_s = 0.02
+reconnect_pause_max_s = 1.0
+
+# The gateway
+connections_max = 4_096  # beyond it, connections wait in the listen queue
+uri_chars_max = 8_192
+header_bytes_max = 32_768  # request line and header fields; granian refuses more than twice this by itself
+header_read_ms = 10_000
+body_read_s = 15.0
+drain_s = 20.0
+request_id_chars_max = 128
+rate_buckets_max = 10_000
+recent_idempotency_keys_max = 50_000
+password_jobs_max = 64  # hashes and verifications under way or waiting; more are shed with 429
+batch_passwords_max = 100  # plain passwords in one batch: each costs as much as a thousand registrations
+key_name_chars_max = 100
+access_log_lines_max = 10_000  # waiting to be written
+access_log_flush_ms = 200
+
+# Routing
+fence_hold_s = 5.0  # how long a write waits for a fenced bucket
+fence_poll_s = 0.01
+
+# Service
+optimistic_attempts_max = 8
+name_busy_wait_s = 2.0  # how long a sign-up waits for another change of the same login name
+name_busy_poll_s = 0.05
+sweep_interval_s = 1.0
+sweep_grace_s = 5.0  # a change of login names that takes longer is finished or undone by the sweeper
+forget_every_sweeps = 600
+sweep_names_max = 500  # of one shard in one sweep
+idempotency_kept_h = 24
+key_refresh_interval_s = 1.0
+key_name_chars_max = 100
+key_rate_per_s_max = 1_000_000
+api_keys_max = 10_000

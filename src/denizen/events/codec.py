@@ -72,7 +72,7 @@ class Codec:
         self._by_number = {each.number: each for each in types}
         if len(self._by_struct) != len(types) or len(self._by_number) != len(types):
             raise ValueError("an event type or a number is listed twice")
-        self._decoders = {
+        self._decoders: dict[tuple[int, int], Callable[[bytes], Any]] = {
             (each.number, each.schema): msgspec.msgpack.Decoder(each.struct).decode for each in types
         }
         self._encode = msgspec.msgpack.Encoder(uuid_format="bytes").encode

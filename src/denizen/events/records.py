@@ -2,7 +2,6 @@
 
 from datetime import datetime
 from enum import IntEnum
-from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -11,7 +10,7 @@ from msgspec import Struct
 from denizen.events.codec import Event
 from denizen.sharding.ids import Bucket, Position, UserId
 from denizen.users.login_names import LoginName
-from denizen.users.state import Status, User
+from denizen.users.state import User
 
 ANY_VERSION = -1
 NO_STREAM = 0
@@ -78,7 +77,7 @@ class Outcome(Struct, frozen=True, gc=False):
     recorded_at: datetime
 
 
-class StoredUser(Struct, frozen=True, gc=False):
+class StoredUser(Struct, frozen=True):
     """A user as its shard has it. `version` is that of the stream; times are those of the first and last event."""
 
     id: UserId
@@ -118,14 +117,3 @@ _decode_state = msgspec.msgpack.Decoder(User).decode
 def decode_state(document: bytes) -> User:
     """The state of a user from its stored document."""
     return _decode_state(document)
-
-
-def status_of(state: User) -> Status:
-    """The status that the row shows beside the document."""
-    return state.status
-
-
-def row_of(append: Append) -> tuple[Any, ...]:
-    """The scalar columns of an append for `denizen.append`: status and document are None for a name's stream."""
-    state = append.state
-    return (None, None) if state is None else (state.status.value, encode_state(state))

@@ -1,7 +1,8 @@
 """From a login name to its bucket.
 
 The hash is part of the stored data: a change of it, or of the normalisation before it, loses every name. Golden
-vectors in the tests pin it. The seed is drawn once, at a deployment's birth, so that nobody can aim names at one bucket.
+vectors in the tests pin it. The seed is drawn once, at a deployment's birth, so that nobody can aim names at one
+bucket.
 """
 
 from uuid import UUID

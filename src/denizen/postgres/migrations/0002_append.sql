@@ -234,3 +234,20 @@ begin
         from generate_series(1, n) as i;
 end
 $$;
+
+-- The sweeper gives a command up: after this it can no longer be done. False if it was done already; null if the bucket
+-- is not writable here at this epoch.
+create function denizen.cancel_command(in_bucket smallint, in_epoch integer, in_stream uuid, in_command uuid)
+returns boolean language plpgsql as $$
+begin
+    perform from denizen.buckets b where b.bucket = in_bucket and b.epoch = in_epoch and b.state = 'open' for update;
+    if not found then
+        return null;
+    end if;
+    if exists (select from denizen.events e where e.stream = in_stream and e.command_id = in_command) then
+        return false;
+    end if;
+    insert into denizen.cancelled_commands (bucket, command_id) values (in_bucket, in_command) on conflict do nothing;
+    return true;
+end
+$$;

@@ -1,0 +1,154 @@
+"""Reading: users and login names in groups, streams and buckets in pages.
+
+Look-ups that arrive together share one query (see lanes.py). A read tells from the bucket's own row, in the same
+snapshot, whether this shard owns the bucket: what a shard merely still holds after a move is never shown.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+
+from denizen import limits
+from denizen.errors import DenizenError, Moved, Unavailable
+from denizen.events.codec import codec
+from denizen.events.records import NameRecord, RecordedEvent, StoredUser, decode_state
+from denizen.sharding.ids import Bucket, Position, UserId, bucket_of
+from denizen.sharding.ids import Sequence as EventSequence
+from denizen.users.login_names import LoginName
+
+_USERS: Final = """
+    select b.state, u.version, u.created_at, u.updated_at, u.document
+    from unnest($1::smallint[], $2::uuid[]) with ordinality as r (bucket, id, ordinal)
+    left join denizen.buckets b on b.bucket = r.bucket and b.state in ('open', 'fenced')
+    left join denizen.users u on u.bucket = r.bucket and u.id = r.id
+    order by r.ordinal
+"""
+_NAMES: Final = """
+    select b.state, l.user_id, l.state as held, l.reservation
+    from unnest($1::smallint[], $2::smallint[], $3::text[]) with ordinality as r (bucket, kind, value, ordinal)
+    left join denizen.buckets b on b.bucket = r.bucket and b.state in ('open', 'fenced')
+    left join denizen.login_names l on l.bucket = r.bucket and l.kind = r.kind and l.value = r.value
+    order by r.ordinal
+"""
+_EVENT_COLUMNS: Final = (
+    "bucket, sequence, stream, version, type, schema, recorded_at, command_id, actor, correlation_id, data"
+)
+_STREAM: Final = f"""
+    select {_EVENT_COLUMNS} from denizen.events
+    where stream = $1 and version > $2 and version <= $3 and recorded_at <= $4 order by version limit $5
+"""  # noqa: S608 - only constants
+_BUCKET: Final = f"""
+    select {_EVENT_COLUMNS} from denizen.events where bucket = $1 and sequence > $2 order by sequence limit $3
+"""  # noqa: S608 - only constants
+_PAGE: Final = """
+    select u.id, u.version, u.created_at, u.updated_at, u.document
+    from denizen.users u join denizen.buckets b on b.bucket = u.bucket and b.state in ('open', 'fenced')
+    where (u.bucket, u.id) > ($1, $2) and u.status <> 3 order by u.bucket, u.id limit $3
+"""
+
+VERSION_MAX: Final = 2**31 - 1
+END_OF_TIME: Final = datetime.fromisoformat("9999-12-31T00:00:00+00:00")
+
+
+class _LookUp:
+    group_max = limits.read_group_keys_max
+    deadline_s = limits.read_deadline_s
+
+    def keys(self, request: object) -> tuple[object, ...]:
+        """Reads never disturb each other."""
+        return ()
+
+    def doubt(self, cause: BaseException) -> DenizenError:
+        """A read changes nothing."""
+        return Unavailable("the shard does not answer")
+
+
+class UserLookUp(_LookUp):
+    """Users by id; None where there is none. See `lanes.Work`."""
+
+    async def perform(
+        self, connection: asyncpg.Connection, requests: Sequence[UserId]
+    ) -> list[StoredUser | DenizenError | None]:
+        """One query for the group."""
+        rows = await connection.fetch(_USERS, [bucket_of(request) for request in requests], list(requests))
+        return [_user(identifier, row) for identifier, row in zip(requests, rows, strict=True)]
+
+
+class NameLookUp(_LookUp):
+    """Login names with their buckets; None where nobody has one. See `lanes.Work`."""
+
+    async def perform(
+        self, connection: asyncpg.Connection, requests: Sequence[tuple[Bucket, LoginName]]
+    ) -> list[NameRecord | DenizenError | None]:
+        """One query for the group."""
+        buckets, names = zip(*requests, strict=True)
+        rows = await connection.fetch(
+            _NAMES, buckets, [name.kind.value for name in names], [name.value for name in names]
+        )
+        return [_name(bucket, row) for bucket, row in zip(buckets, rows, strict=True)]
+
+
+async def read_stream(
+    connection: asyncpg.Connection,
+    stream: UUID,
+    *,
+    after_version: int = 0,
+    to_version: int = VERSION_MAX,
+    to_time: datetime = END_OF_TIME,
+    limit: int,
+) -> list[RecordedEvent]:
+    """The events of a stream in order, at most `limit`."""
+    return [event_of(row) for row in await connection.fetch(_STREAM, stream, after_version, to_version, to_time, limit)]
+
+
+async def read_bucket(connection: asyncpg.Connection, bucket: Bucket, *, after: int, limit: int) -> list[RecordedEvent]:
+    """The events of a bucket in order after the sequence `after`, at most `limit`."""
+    return [event_of(row) for row in await connection.fetch(_BUCKET, bucket, after, limit)]
+
+
+async def read_page(connection: asyncpg.Connection, after: tuple[int, UUID], limit: int) -> list[StoredUser]:
+    """This shard's users that are not deleted, in order of (bucket, id), after that pair, at most `limit`."""
+    return [
+        StoredUser(UserId(identifier), version, created_at, updated_at, decode_state(document))
+        for identifier, version, created_at, updated_at, document in await connection.fetch(_PAGE, *after, limit)
+    ]
+
+
+def event_of(row: asyncpg.Record) -> RecordedEvent:
+    """The event in a row of `events`."""
+    bucket, sequence, stream, version, number, schema, recorded_at, command_id, actor, correlation_id, data = row
+    return RecordedEvent(
+        position=Position(Bucket(bucket), EventSequence(sequence)),
+        stream=stream,
+        version=version,
+        type=codec.name(number),
+        schema=schema,
+        recorded_at=recorded_at,
+        command_id=command_id,
+        actor=actor,
+        correlation_id=correlation_id,
+        event=codec.decode(number, schema, data),
+    )
+
+
+def _user(identifier: UserId, row: asyncpg.Record) -> StoredUser | DenizenError | None:
+    state, version, created_at, updated_at, document = row
+    if state is None:
+        return _moved(bucket_of(identifier))
+    if document is None:
+        return None
+    return StoredUser(identifier, version, created_at, updated_at, decode_state(document))
+
+
+def _name(bucket: Bucket, row: asyncpg.Record) -> NameRecord | DenizenError | None:
+    state, user_id, held, reservation = row
+    if state is None:
+        return _moved(bucket)
+    return None if user_id is None else NameRecord(UserId(user_id), held, reservation)
+
+
+def _moved(bucket: Bucket) -> Moved:
+    return Moved(f"bucket {bucket} is not on this shard", bucket=bucket)

@@ -1,0 +1,60 @@
+"""A gateway's engine: everything that serves users in one process, started and stopped as one."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from denizen import limits
+from denizen.events.store import ShardStore
+from denizen.service.keys import KeyRing
+from denizen.service.login_names import LoginNames
+from denizen.service.router import Router
+from denizen.service.sweeper import Sweeper
+from denizen.service.users import UserService
+from denizen.sharding.bucket_map import MapSource
+from denizen.sharding.ids import ShardId
+from denizen.users.login_names import LoginNameKind
+
+
+class Gateway:
+    """Stores, router, login names, sweeper, keys and the user service over them.
+
+    `shards` gives the arguments of `asyncpg.connect` for each shard; the first one keeps the API keys.
+    """
+
+    def __init__(
+        self,
+        shards: Mapping[ShardId, dict[str, Any]],
+        source: MapSource,
+        hash_seed: int,
+        kinds: frozenset[LoginNameKind],
+        *,
+        lanes: int = limits.lanes_per_shard,
+        sweep_grace_s: float = limits.sweep_grace_s,
+    ) -> None:
+        stores = {shard: ShardStore(shard, arguments, lanes) for shard, arguments in shards.items()}
+        self.router = Router(source, stores, hash_seed)
+        self.names = LoginNames(self.router, kinds)
+        self.sweeper = Sweeper(self.router, self.names, sweep_grace_s)
+        self.keys = KeyRing(next(iter(stores.values())))
+        self.users = UserService(self.router, self.names, kinds)
+        self.kinds = kinds
+
+    async def start(self) -> None:
+        """Open everything. Connections to shards are made as they are needed."""
+        await self.router.start()
+        await self.keys.start()
+        await self.sweeper.start()
+
+    async def stop(self) -> None:
+        """Finish what was accepted, then close."""
+        await self.sweeper.stop()
+        await self.names.drain()
+        await self.keys.stop()
+        await self.router.stop()
+
+    async def __aenter__(self) -> "Gateway":
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()

@@ -1,0 +1,90 @@
+"""The sweeper: finishes or undoes changes of login names that stopped half-way, and forgets what is too old to matter.
+
+Every gateway runs one. They do not coordinate: each step compares what it expects, so that doing it twice is harmless.
+"""
+
+import asyncio
+
+import asyncpg
+import structlog
+
+from denizen import limits
+from denizen.errors import DenizenError
+from denizen.events.store import ShardStore
+from denizen.service.login_names import LoginNames
+from denizen.service.router import Router
+from denizen.users.login_names import LoginName, LoginNameKind
+
+_log = structlog.get_logger()
+
+_STUCK = """
+    select l.kind, l.value from denizen.login_names_unsettled l
+    join denizen.buckets b on b.bucket = l.bucket and b.state = 'open'
+    where l.since < clock_timestamp() - make_interval(secs => $1) limit $2
+"""
+_FORGET = (
+    "delete from denizen.idempotency where recorded_at < clock_timestamp() - make_interval(hours => $1)",
+    "delete from denizen.cancelled_commands where cancelled_at < clock_timestamp() - make_interval(hours => $1)",
+)
+
+
+class Sweeper:
+    """Sweeps every shard once an interval until it is stopped."""
+
+    def __init__(self, router: Router, names: LoginNames, grace_s: float = limits.sweep_grace_s) -> None:
+        self._router = router
+        self._names = names
+        self._grace_s = grace_s
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin, on the running loop."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def stop(self) -> None:
+        """Stop between two steps."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def sweep(self) -> int:
+        """Settle every login name whose change is older than the grace; how many were looked at."""
+        found = 0
+        for store in self._router.stores.values():
+            names = await store.read(self._stuck)
+            for name in names:
+                try:
+                    await self._names.settle(name)
+                except DenizenError as error:
+                    _log.info("login_name_not_settled", kind=name.kind.word, error=error.code)
+            found += len(names)
+        return found
+
+    async def forget(self) -> None:
+        """Remove idempotency records and cancelled commands that are older than a day."""
+        for store in self._router.stores.values():
+            await _forget(store)
+
+    async def _stuck(self, connection: asyncpg.Connection) -> list[LoginName]:
+        rows = await connection.fetch(_STUCK, self._grace_s, limits.sweep_names_max)
+        return [LoginName(LoginNameKind(kind), value) for kind, value in rows]
+
+    async def _run(self) -> None:
+        rounds = 0
+        while True:
+            await asyncio.sleep(limits.sweep_interval_s)
+            try:
+                await self.sweep()
+                if rounds % limits.forget_every_sweeps == 0:
+                    await self.forget()
+            except (DenizenError, asyncpg.PostgresError) as error:
+                _log.warning("sweep_failed", error=type(error).__name__)
+            rounds += 1
+
+
+async def _forget(store: ShardStore) -> None:
+    async def ask(connection: asyncpg.Connection) -> None:
+        for statement in _FORGET:
+            await connection.execute(statement, limits.idempotency_kept_h)
+
+    await store.read(ask)
