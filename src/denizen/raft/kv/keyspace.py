@@ -135,6 +135,11 @@ class Keyspace:
 
     # --- whole -------------------------------------------------------------------------------------------------------
 
+    def capture(self) -> Iterator[list[KeyValue]]:
+        """Return the present keys in order, in lists; what changes later is not seen."""
+        current = self.current.copy()
+        return ([current[key] for key in chunk] for chunk in self._keys.capture())
+
     def history(self) -> list[tuple[Event, ...]]:
         return list(self._history)
 

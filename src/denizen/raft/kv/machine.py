@@ -8,12 +8,13 @@ at a revision of its own.
 A request that cannot be carried out is answered with a `Refusal` and changes nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from denizen.raft.kv.blocks import read_blocks, write_blocks
 from denizen.raft.kv.keyspace import Keyspace
 from denizen.raft.kv.limits import HISTORY_BYTES_MAX, HISTORY_EVENTS_MAX, LEASES_MAX, SESSIONS_MAX
 from denizen.raft.kv.model import (
@@ -23,8 +24,8 @@ from denizen.raft.kv.model import (
     Delete,
     DeleteResult,
     Done,
-    Event,
     GrantLease,
+    KeepAlive,
     KeyValue,
     Lease,
     LeaseGranted,
@@ -53,15 +54,15 @@ _decode_requests = msgspec.msgpack.Decoder(list[Request]).decode
 _encode = msgspec.msgpack.Encoder().encode
 
 
-class _Snapshot(Struct, array_like=True, gc=False):
+class _Head(Struct, array_like=True):
+    """What a snapshot begins with; blocks of keys and of history follow."""
+
     format: int
     compacted: int
     last_id: int
-    keys: tuple[KeyValue, ...]
-    history: tuple[tuple[Event, ...], ...]
     leases: tuple[Lease, ...]
     sessions: tuple[Session, ...]
-    urls: dict[str, str]
+    urls: dict[int, str]
 
 
 def encode_batch(requests: list[Request]) -> bytes:
@@ -81,7 +82,7 @@ class KeyValueMachine:
     ) -> None:
         self.keyspace = Keyspace(history_events_max, history_bytes_max)
         self.leases: dict[int, Lease] = {}
-        self.urls: dict[str, str] = {}
+        self.urls: dict[int, str] = {}
         self._lease_keys: dict[int, dict[bytes, None]] = {}
         self._sessions = Sessions(sessions_max)
         self._last_id = 0
@@ -92,6 +93,7 @@ class KeyValueMachine:
             Txn: self._txn,
             GrantLease: self._grant_lease,
             RevokeLease: self._revoke_lease,
+            KeepAlive: self._keep_alive,
             Compact: self._compact,
             OpenSession: self._open_session,
             CloseSession: self._close_session,
@@ -108,37 +110,37 @@ class KeyValueMachine:
         """Carry out a batch; return one result per request. `index` plays no part: the store counts by itself."""
         return [self._carry_out(request) for request in _decode_requests(command)]
 
-    def snapshot(self) -> bytes:
-        """Return the whole state as bytes; equal states give equal bytes."""
+    def snapshot(self) -> Iterator[bytes]:
+        """Return the whole state in pieces; equal states give equal bytes.
+
+        The state is captured at once, by reference, since every record in it is immutable; the pieces may be consumed
+        by another thread while this one goes on applying.
+        """
         keyspace = self.keyspace
-        keys = tuple(keyspace.between(b"\x00", b"\x00"))
-        return _encode(
-            _Snapshot(
-                SNAPSHOT_FORMAT,
-                keyspace.compacted,
-                self._last_id,
-                keys,
-                tuple(keyspace.history()),
-                tuple(self.leases[id] for id in sorted(self.leases)),
-                self._sessions.dump(),
-                dict(sorted(self.urls.items())),
-            )
+        head = _Head(
+            SNAPSHOT_FORMAT,
+            keyspace.compacted,
+            self._last_id,
+            tuple(self.leases[id] for id in sorted(self.leases)),
+            self._sessions.dump(),
+            dict(sorted(self.urls.items())),
         )
+        return write_blocks(head, keyspace.capture(), keyspace.history())
 
     def restore(self, data: bytes) -> None:
         """Replace the whole state with a snapshot's."""
-        saved = msgspec.msgpack.decode(data, type=_Snapshot)
-        if saved.format != SNAPSHOT_FORMAT:
-            raise ValueError(f"snapshot format {saved.format} is not {SNAPSHOT_FORMAT}: use the version that wrote it")
-        self.keyspace.load(saved.compacted, saved.keys, saved.history)
-        self.leases = {lease.id: lease for lease in saved.leases}
-        self._lease_keys = {lease.id: {} for lease in saved.leases}
-        for kv in saved.keys:
+        head, keys, history = read_blocks(data, _Head)
+        if head.format != SNAPSHOT_FORMAT:
+            raise ValueError(f"snapshot format {head.format} is not {SNAPSHOT_FORMAT}: use the version that wrote it")
+        self.keyspace.load(head.compacted, keys, history)
+        self.leases = {lease.id: lease for lease in head.leases}
+        self._lease_keys = {lease.id: {} for lease in head.leases}
+        for kv in keys:
             if kv.lease:
                 self._lease_keys[kv.lease][kv.key] = None
-        self._sessions.load(saved.sessions)
-        self._last_id = saved.last_id
-        self.urls = saved.urls
+        self._sessions.load(head.sessions)
+        self._last_id = head.last_id
+        self.urls = head.urls
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -249,6 +251,13 @@ class KeyValueMachine:
         del self._lease_keys[revoke.id]
         self.keyspace.commit()
         return Done(self.revision)
+
+    def _keep_alive(self, renewal: KeepAlive) -> Result:
+        lease = self.leases.get(renewal.id)
+        if lease is None:
+            return self._lost_lease(renewal.id)
+        self.leases[lease.id] = Lease(lease.id, lease.ttl_s, lease.renewals + 1)
+        return LeaseGranted(self.revision, lease.id, lease.ttl_s)
 
     def _compact(self, compact: Compact) -> Result:
         if compact.revision <= self.keyspace.compacted:

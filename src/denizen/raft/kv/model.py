@@ -51,10 +51,14 @@ class Event(Struct, frozen=True, array_like=True, gc=False):
 
 
 class Lease(Struct, frozen=True, array_like=True, gc=False):
-    """A promise of the leader to delete the attached keys when nobody renews it for `ttl_s` seconds."""
+    """A promise of the leader to delete the attached keys when nobody renews it for `ttl_s` seconds.
+
+    `renewals` counts how often it was renewed: the leader sees by it that it must count the time anew.
+    """
 
     id: int
     ttl_s: int
+    renewals: int = 0
 
 
 class Target(IntEnum):
@@ -152,6 +156,12 @@ class OpenSession(Struct, frozen=True, array_like=True, tag=8):
     """Begin a session: within it, a request that is repeated is applied once."""
 
 
+class KeepAlive(Struct, frozen=True, array_like=True, tag=11, gc=False):
+    """Renew a lease: the leader begins to count its time anew when it applies this."""
+
+    id: int
+
+
 class CloseSession(Struct, frozen=True, array_like=True, tag=9):
     session: int
 
@@ -159,11 +169,13 @@ class CloseSession(Struct, frozen=True, array_like=True, tag=9):
 class Publish(Struct, frozen=True, array_like=True, tag=10):
     """Tell the cluster at which URL clients reach a member (an empty one: nowhere any more)."""
 
-    member: str
+    member: int
     url: str
 
 
-Operation = Put | Delete | Range | Txn | GrantLease | RevokeLease | Compact | OpenSession | CloseSession | Publish
+Operation = (
+    Put | Delete | Range | Txn | GrantLease | RevokeLease | KeepAlive | Compact | OpenSession | CloseSession | Publish
+)
 
 
 class Request(Struct, frozen=True, array_like=True):

@@ -55,6 +55,10 @@ class SortedKeys:
     def count(self, key: bytes, end: bytes) -> int:
         return sum(stop - start for _, start, stop in self._slices(key, end))
 
+    def capture(self) -> list[list[bytes]]:
+        """Return all keys in order, in lists that do not change any more."""
+        return [chunk.copy() for chunk in self._chunks]
+
     def _slices(self, key: bytes, end: bytes) -> Iterator[tuple[list[bytes], int, int]]:
         at = max(0, bisect_right(self._firsts, key) - 1)
         for chunk in self._chunks[at:]:
