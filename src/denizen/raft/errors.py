@@ -21,12 +21,6 @@ class RaftError(Exception):
         self.facts: Mapping[str, Any] = facts
 
 
-class InvariantBroken(RaftError, AssertionError):
-    """Something that can never happen did. The node must stop: going on could lose acknowledged entries."""
-
-    code = "invariant_broken"
-
-
 class MalformedMessage(RaftError, ValueError):
     """Bytes from the network that are no packet of this version, or one beyond its bounds."""
 
@@ -122,10 +116,3 @@ class PeerRefused(RaftError):
     """A peer could not prove who it is, or speaks another version; its connection was closed."""
 
     code = "peer_refused"
-
-
-def invariant(condition: object, what: str, /, **facts: Any) -> None:
-    """Raise `InvariantBroken` naming `what` and its `facts` unless `condition` holds."""
-    if not condition:
-        details = ", ".join(f"{name}={value!r}" for name, value in facts.items())
-        raise InvariantBroken(f"{what}: {details}" if details else what)

@@ -1,19 +1,5 @@
 """Every limit of the Raft library in one place, the unit last. What a user may choose is in a node's settings."""
 
-# One entry, one message
-entry_bytes_max = 4 << 20
-append_entries_max = 4_096
-append_bytes_max = 8 << 20
-chunk_bytes_max = 4 << 20
-term_runs_max = 128
-
-# One cluster
-members_max = 64
-
-# One node's queues
-reads_waiting_max = 65_536
-number_max = (1 << 63) - 1
-
 # The log on the disk
 segment_bytes = 16 << 20
 segment_bytes_min = 64 << 10
@@ -25,6 +11,7 @@ snapshot_meta_bytes_max = 1 << 20
 # Commands waiting at a node
 command_bytes_max = 1 << 20
 proposals_waiting_max = 16_384
+reads_waiting_max = 16_384
 step_entries_max = 1_024
 step_bytes_max = 2 << 20
 apply_slice_entries = 2_048

@@ -40,7 +40,7 @@ class Settings:
     tls: Tls | None = field(default=None, repr=False)
     cluster: str = "raft"
     tick_ms: int = limits.tick_ms
-    election_ms: tuple[int, int] = (limits.election_ms_min, limits.election_ms_max)
+    election_ms: tuple[int, int] = (limits.election_ms, 2 * limits.election_ms)
     heartbeat_ms: int = limits.heartbeat_ms
     propose_s: float = limits.propose_s
     lease_reads: bool = False
@@ -66,5 +66,5 @@ class Settings:
             raise BadSettings(f"`segment_bytes` must be at least {limits.segment_bytes_min}")
         if self.snapshot_entries < 1 or self.snapshot_trailing_entries < 0:
             raise BadSettings("`snapshot_entries` must be at least 1, `snapshot_trailing_entries` at least 0")
-        if not 0 < self.command_bytes_max <= limits.batch_bytes_max:
-            raise BadSettings(f"`command_bytes_max` must be between 1 and {limits.batch_bytes_max}")
+        if not 0 < self.command_bytes_max <= limits.step_bytes_max:
+            raise BadSettings(f"`command_bytes_max` must be between 1 and {limits.step_bytes_max}")

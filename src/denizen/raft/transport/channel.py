@@ -12,6 +12,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from hashlib import blake2b
+from typing import cast
 
 from denizen.raft import limits
 from denizen.raft.errors import PeerRefused
@@ -105,8 +106,7 @@ class Channel(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
-        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
-        self._transport = transport  # type: ignore[assignment]
+        self._transport = cast(asyncio.Transport, transport)
         if self._accepted is not None:
             self._accepted(self)
 

@@ -18,11 +18,11 @@ from denizen.raft.types import Entry, HardState
 from denizen.raft.wal.files import Disk
 from denizen.raft.wal.mark import Mark, MarkFile
 from denizen.raft.wal.record import SEGMENT_HEADER_BYTES, RecordKind, SegmentHeader, encode_record
-from denizen.raft.wal.recovery import Recovered, Segment, encode_hard_state, recover, segment_path
+from denizen.raft.wal.recovery import Recovered, Segment, recover, segment_path
 
 __all__ = ["DurableLog", "Recovered"]
 
-_ENTRY = int(RecordKind.ENTRY)
+_HARD_STATE, _BASE, _ENTRY = int(RecordKind.HARD_STATE), int(RecordKind.BASE), int(RecordKind.ENTRY)
 
 
 class DurableLog:
@@ -33,7 +33,7 @@ class DurableLog:
         self._segment_bytes = segment_bytes
         self._disk = disk or Disk()
         self._segments: list[Segment] = []
-        self._hard_state = HardState(term=0, vote=None, commit=0)
+        self._hard_state = HardState()
         self._base = (0, 0)
         self._fd = -1
         self._reserved = 0
@@ -110,8 +110,7 @@ class DurableLog:
             segment.last_index = max(segment.last_index, entries[-1].index)
         self.syncs += 1
         self.bytes_written += size
-        assert self._mark is not None
-        self._mark.write(Mark(segment.sequence, segment.end))
+        self._note_durable(segment)
 
     @staticmethod
     def _encode(
@@ -121,10 +120,9 @@ class DurableLog:
         parts: list[bytes] = []
         seed, durable, size = segment.sequence, segment.end, 0
         if hard_state is not None:
-            payload = encode_hard_state(hard_state)
-            size += encode_record(parts, seed, durable, RecordKind.HARD_STATE, hard_state.term, 0, payload)
+            size += encode_record(parts, seed, durable, _HARD_STATE, hard_state.term, 0, hard_state.vote.encode())
         if base is not None:
-            size += encode_record(parts, seed, durable, RecordKind.BASE, base[1], base[0], b"")
+            size += encode_record(parts, seed, durable, _BASE, base[1], base[0], b"")
         for entry in entries:
             size += encode_record(parts, seed, durable, _ENTRY + entry.kind, entry.term, entry.index, entry.data)
         return parts, size
@@ -165,8 +163,11 @@ class DurableLog:
         if start < segment.end:
             self._disk.write(self._fd, data[start : segment.end], start)
         self._disk.sync(self._fd)
-        assert self._mark is not None
-        self._mark.write(Mark(segment.sequence, segment.end))
+        self._note_durable(segment)
+
+    def _note_durable(self, segment: Segment) -> None:
+        if self._mark is not None:
+            self._mark.write(Mark(segment.sequence, segment.end))
 
     def _failed(self, error: OSError) -> DiskFailed:
         self._failure = error

@@ -1,7 +1,7 @@
 """The durable mark: how far the log was once synced, written beside it without a sync of its own.
 
-It is written after each successful sync of the log, so it never claims more than is durable; it may lag after a power
-loss, never after a mere crash of the process. Two slots in two sectors are written in turn: one of them is always whole.
+It is written after each successful sync of the log, so it never claims more than is durable; it may lag after a
+power loss, never after a mere crash of the process. Two slots in two sectors are written in turn: one is always whole.
 """
 
 from pathlib import Path

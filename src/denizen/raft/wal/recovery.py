@@ -1,7 +1,7 @@
 """Reading the log back after a stop, and telling a torn tail from damage.
 
-Writes after the last sync may be lost or torn: they were never acknowledged and are dropped. Anything else that does not
-read back is damage: the node may have voted or acknowledged on the strength of it, so a shorter log would be a lie.
+Writes after the last sync may be lost or torn: they were never acknowledged and are dropped. Anything else that does
+not read back is damage: the node may have voted or acknowledged on the strength of it, so a shorter log would be a lie.
 A bad record counts as damage when any of these says that it was durable: the durable mark, a valid record written
 after a later sync, or a following segment (one is begun only when the one before it is synced to its end).
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from denizen.raft.errors import LogDamaged
-from denizen.raft.types import Entry, EntryKind, HardState
+from denizen.raft.types import Entry, EntryKind, HardState, Index, NodeId, Term
 from denizen.raft.wal.files import Disk
 from denizen.raft.wal.mark import Mark
 from denizen.raft.wal.record import (
@@ -22,6 +22,8 @@ from denizen.raft.wal.record import (
     proves_durable,
     read_records,
 )
+
+_KINDS = list(EntryKind)
 
 
 @dataclass(slots=True)
@@ -49,7 +51,7 @@ class Recovered:
         if record.kind >= RecordKind.ENTRY:
             self._add_entry(record, segment)
         elif record.kind == RecordKind.HARD_STATE:
-            self.hard_state = decode_hard_state(record)
+            self.hard_state = HardState(term=Term(record.term), vote=NodeId(record.payload.decode()))
         elif record.kind == RecordKind.BASE:
             self.start_after(record.index, record.term)
 
@@ -74,8 +76,8 @@ class Recovered:
             if keep > len(self.entries):
                 raise damaged(segment.path, record.offset, f"entries before {record.index} are missing")
             del self.entries[max(keep, 0) :]
-        kind = EntryKind(record.kind - RecordKind.ENTRY)
-        self.entries.append(Entry(index=record.index, term=record.term, kind=kind, data=record.payload))
+        kind = _KINDS[record.kind - RecordKind.ENTRY]
+        self.entries.append(Entry(Index(record.index), Term(record.term), kind, record.payload))
 
 
 def damaged(path: Path, offset: int, what: str) -> LogDamaged:
@@ -86,19 +88,6 @@ def damaged(path: Path, offset: int, what: str) -> LogDamaged:
         "directory and add it under a new id.",
         path=str(path),
         offset=offset,
-    )
-
-
-def encode_hard_state(state: HardState) -> bytes:
-    """Vote and commit; the term is in the record's header."""
-    vote = (state.vote or "").encode()
-    return state.commit.to_bytes(8, "little") + vote
-
-
-def decode_hard_state(record: Record) -> HardState:
-    """The inverse of `encode_hard_state`."""
-    return HardState(
-        term=record.term, vote=record.payload[8:].decode() or None, commit=int.from_bytes(record.payload[:8], "little")
     )
 
 
