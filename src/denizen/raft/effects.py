@@ -11,9 +11,9 @@ from denizen.raft.types import Configuration, Entry, HardState, Index, NodeId, R
 class Write(Struct, frozen=True):
     """Make this durable, in the order of `number`, then report `Persisted(number)`; one fsync may serve many writes.
 
-    In this order: adopt `snapshot`, if any: the staged file becomes the node's snapshot, atomically; the log loses everything
-    up to its index if `keep_log`, else everything. Store `hard_state`, if any. Store `entries`: the log is first cut to end right
-    before `entries[0].index`, so they may replace a tail that a former leader left.
+    In this order: adopt `snapshot`, if any: the staged file becomes the node's snapshot, atomically; the log loses
+    everything up to its index if `keep_log`, else everything. Store `hard_state`, if any. Store `entries`: the log is
+    first cut to end right before `entries[0].index`, so they may replace a tail that a former leader left.
     """
 
     number: int
@@ -26,8 +26,8 @@ class Write(Struct, frozen=True):
 class Accepted(Struct, frozen=True, gc=False):
     """Proposal `key` has the places `first_index` .. `first_index + count - 1` in `term`.
 
-    That is no outcome yet. An entry applied at such an index with this term is it; with another term: the proposal was not
-    carried out. If the leadership is lost first, the outcome is unknown until one of the two is seen.
+    That is no outcome yet. An entry applied at such an index with this term is it; with another term: the proposal was
+    not carried out. If the leadership is lost first, the outcome is unknown until one of the two is seen.
     """
 
     key: int
@@ -37,7 +37,9 @@ class Accepted(Struct, frozen=True, gc=False):
 
 
 class Refusal(StrEnum):
-    """Why a request was not carried out. None of these ever hides a request that may still take effect, except `LEADERSHIP_LOST`."""
+    """Why a request was not carried out. None of these ever hides a request that may still take effect, except
+    `LEADERSHIP_LOST`.
+    """
 
     NOT_LEADER = "not_leader"
     """Ask `Refused.leader`, if it is known."""
@@ -94,8 +96,9 @@ class ReadChunk(Struct, frozen=True):
 class WriteChunk(Struct, frozen=True):
     """Store received bytes in the staging file of this snapshot and report `ChunkWritten`.
 
-    Bytes are stored only if `offset` is where the stored ones end (else nothing is, and the report says where that is). Bytes of
-    another snapshot that were staged may be thrown away. With `last` check size and digest, and make the file durable.
+    Bytes are stored only if `offset` is where the stored ones end (else nothing is, and the report says where that
+    is). Bytes of another snapshot that were staged may be thrown away. With `last` check size and digest, and make the
+    file durable.
     """
 
     sender: NodeId

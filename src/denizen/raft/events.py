@@ -1,7 +1,9 @@
-"""Everything that can happen to a node, given to `Core.step`, together with the messages of `messages.py` and the passing time.
+"""Everything that can happen to a node, given to `Core.step`, together with the messages of `messages.py` and the
+passing time.
 
-`key` is a number chosen by the caller, unique among what it has waiting; it comes back in exactly one of `Effects.accepted`,
-`Effects.refused`, `Effects.reads` or `Effects.completed` (changes and transfers: `accepted` first where noted).
+`key` is a number chosen by the caller, unique among what it has waiting; it comes back in exactly one of
+`Effects.accepted`, `Effects.refused`, `Effects.reads` or `Effects.completed` (changes and transfers: `accepted` first
+where noted).
 """
 
 from msgspec import Struct
@@ -27,11 +29,13 @@ class Read(Struct, frozen=True, gc=False):
 
 
 class Change(Struct, frozen=True):
-    """Change the membership. Answered by `Accepted` (appended) and later `Completed` (in force and committed), or `Refused`.
+    """Change the membership. Answered by `Accepted` (appended) and later `Completed` (in force and committed), or
+    `Refused`.
 
-    `add_learners`: new members that receive the log. `add_voters`: members that are to vote; one that is not a learner yet, or
-    has not caught up, becomes a learner first and is made a voter by the leader once it has caught up (`Completed` says that the
-    first step is done; the promotion shows in `Effects.configuration`). `demote`: voters that become learners. `remove`: leave.
+    `add_learners`: new members that receive the log. `add_voters`: members that are to vote; one that is not a learner
+    yet, or has not caught up, becomes a learner first and is made a voter by the leader once it has caught up
+    (`Completed` says that the first step is done; the promotion shows in `Effects.configuration`). `demote`: voters
+    that become learners. `remove`: leave.
     """
 
     key: int
@@ -42,7 +46,9 @@ class Change(Struct, frozen=True):
 
 
 class Transfer(Struct, frozen=True):
-    """Hand the leadership to `to`. Answered by `Completed` when a newer term is seen, or `Refused` (also after a time-out)."""
+    """Hand the leadership to `to`. Answered by `Completed` when a newer term is seen, or `Refused` (also after a
+    time-out).
+    """
 
     key: int
     to: NodeId
@@ -55,7 +61,9 @@ class Persisted(Struct, frozen=True, gc=False):
 
 
 class SnapshotMade(Struct, frozen=True):
-    """The caller made a durable snapshot of its own state machine; `snapshot` begins with what `Core.snapshot_basis` said."""
+    """The caller made a durable snapshot of its own state machine; `snapshot` begins with what `Core.snapshot_basis`
+    said.
+    """
 
     snapshot: Snapshot
 
@@ -84,7 +92,9 @@ class ChunkWritten(Struct, frozen=True):
 
 
 class Unreachable(Struct, frozen=True):
-    """The connection to this peer broke: what was in flight is probably lost. Optional; it only saves a heartbeat's time."""
+    """The connection to this peer broke: what was in flight is probably lost. Optional; it only saves a heartbeat's
+    time.
+    """
 
     node: NodeId
 

@@ -1,12 +1,13 @@
 """Every message between two nodes, and the packet that carries them.
 
-A message is a MessagePack array that begins with its tag; a packet is `[version, [message, ...]]`, so that a transport encodes
-everything it has for one peer in one pass. Decoding checks types and bounds, and raises `MalformedMessage` for anything else.
-The core never trusts a message further than that: the transport says who sent it by authenticating the connection and must drop
-messages whose `sender` is another.
+A message is a MessagePack array that begins with its tag; a packet is `[version, [message, ...]]`, so that a transport
+encodes everything it has for one peer in one pass. Decoding checks types and bounds, and raises `MalformedMessage` for
+anything else. The core never trusts a message further than that: the transport says who sent it by authenticating the
+connection and must drop messages whose `sender` is another.
 
-`round` is the leader's count of heartbeats in its term. Every append carries the newest one, every reply gives back the newest
-one seen, and that is what confirms reads, leases and the quorum: an answer to a round proves the leader led after the round began.
+`round` is the leader's count of heartbeats in its term. Every append carries the newest one, every reply gives back
+the newest one seen, and that is what confirms reads, leases and the quorum: an answer to a round proves the leader led
+after the round began.
 """
 
 from typing import Annotated
@@ -14,15 +15,17 @@ from typing import Annotated
 from msgspec import Meta, MsgspecError, Struct
 from msgspec.msgpack import Decoder, Encoder
 
-from denizen.raft import limits
-from denizen.raft.errors import MalformedMessage
+from denizen.raft import bounds
+from denizen.raft.errors import RaftError
 from denizen.raft.types import Count, Entry, Index, IndexField, NodeIdField, Snapshot, TermField
 
 WIRE_VERSION = 1
 
 
-class MalformedMessage(ValueError):
-    """Bytes from the network that are no packet of this version, or one beyond its limits."""
+class MalformedMessage(RaftError, ValueError):
+    """Bytes from the network that are no packet of this version, or one beyond its bounds."""
+
+    code = "malformed_message"
 
 
 class PreVote(Struct, frozen=True, array_like=True, tag=1, gc=False):
@@ -65,7 +68,9 @@ class VoteReply(Struct, frozen=True, array_like=True, tag=4, gc=False):
 
 
 class Append(Struct, frozen=True, array_like=True, tag=5, gc=False):
-    """Entries after (`prev_index`, `prev_term`); without entries it is the heartbeat, which also probes for lost messages."""
+    """Entries after (`prev_index`, `prev_term`); without entries it is the heartbeat, which also probes for lost
+    messages.
+    """
 
     to: NodeIdField
     sender: NodeIdField
@@ -74,7 +79,7 @@ class Append(Struct, frozen=True, array_like=True, tag=5, gc=False):
     commit: IndexField
     prev_index: IndexField
     prev_term: TermField
-    entries: Annotated[list[Entry], Meta(max_length=limits.append_entries_max)]
+    entries: Annotated[list[Entry], Meta(max_length=bounds.append_entries_max)]
 
 
 class TermRun(Struct, frozen=True, array_like=True, gc=False):
@@ -87,9 +92,9 @@ class TermRun(Struct, frozen=True, array_like=True, gc=False):
 class AppendReply(Struct, frozen=True, array_like=True, tag=6, gc=False):
     """`match`: the log agrees with the leader's up to here, and it is durable. It answers every append up to `round`.
 
-    `conflict` is set when an append was refused: its `prev_index` (0 for none, as an append after 0 always fits). `runs` then
-    describes the follower's newest terms, newest first, from which the leader finds the last common entry in one step.
-    `repairing`: durable entries were lost; an earlier, higher `match` no longer counts.
+    `conflict` is set when an append was refused: its `prev_index` (0 for none, as an append after 0 always fits).
+    `runs` then describes the follower's newest terms, newest first, from which the leader finds the last common entry
+    in one step. `repairing`: durable entries were lost; an earlier, higher `match` no longer counts.
     """
 
     to: NodeIdField
@@ -98,12 +103,14 @@ class AppendReply(Struct, frozen=True, array_like=True, tag=6, gc=False):
     round: Count
     match: IndexField
     conflict: IndexField = Index(0)
-    runs: Annotated[tuple[TermRun, ...], Meta(max_length=limits.term_runs_max)] = ()
+    runs: Annotated[tuple[TermRun, ...], Meta(max_length=bounds.term_runs_max)] = ()
     repairing: bool = False
 
 
 class ReadIndex(Struct, frozen=True, array_like=True, tag=7, gc=False):
-    """A follower asks for an index that a linearizable read may be served at. `ticket` is unique over the follower's restarts."""
+    """A follower asks for an index that a linearizable read may be served at. `ticket` is unique over the follower's
+    restarts.
+    """
 
     to: NodeIdField
     sender: NodeIdField
@@ -131,7 +138,7 @@ class InstallSnapshot(Struct, frozen=True, array_like=True, tag=9, gc=False):
     round: Count
     snapshot: Snapshot
     offset: Count
-    data: Annotated[bytes, Meta(max_length=limits.chunk_bytes_max)]
+    data: Annotated[bytes, Meta(max_length=bounds.chunk_bytes_max)]
     last: bool
 
 
@@ -176,7 +183,7 @@ class Packet(Struct, frozen=True, array_like=True):
     """What one frame of the transport holds."""
 
     version: Annotated[int, Meta(ge=WIRE_VERSION, le=WIRE_VERSION)]
-    messages: Annotated[list[Message], Meta(max_length=16_384)]
+    messages: Annotated[list[Message], Meta(max_length=bounds.packet_messages_max)]
 
 
 _encoder = Encoder()

@@ -1,7 +1,7 @@
 """The nouns of Raft: ids, log entries, the hard state, snapshots and the settings of a node.
 
-They are frozen records without behaviour worth speaking of, shared by the core, the write-ahead log, the transport and the
-state machines. All of them travel as MessagePack arrays, so a new field goes to the end and has a default.
+They are frozen records without behaviour worth speaking of, shared by the core, the write-ahead log, the transport and
+the state machines. All of them travel as MessagePack arrays, so a new field goes to the end and has a default.
 """
 
 from enum import IntEnum
@@ -9,7 +9,7 @@ from typing import Annotated, NewType
 
 from msgspec import Meta, Struct
 
-from denizen.raft import limits
+from denizen.raft import bounds
 
 NodeId = NewType("NodeId", int)
 """A member's number, from 1. It is never used again for another disk: a wiped node joins under a new id."""
@@ -27,11 +27,11 @@ NO_NODE = NodeId(0)
 """Nobody: no vote given, no leader known."""
 
 # The same types as they are checked when they come from the network or the disk.
-NodeIdField = Annotated[NodeId, Meta(ge=0, le=limits.number_max)]
-TermField = Annotated[Term, Meta(ge=0, le=limits.number_max)]
-IndexField = Annotated[Index, Meta(ge=0, le=limits.number_max)]
-Count = Annotated[int, Meta(ge=0, le=limits.number_max)]
-Members = Annotated[tuple[NodeIdField, ...], Meta(max_length=limits.members_max)]
+NodeIdField = Annotated[NodeId, Meta(ge=0, le=bounds.number_max)]
+TermField = Annotated[Term, Meta(ge=0, le=bounds.number_max)]
+IndexField = Annotated[Index, Meta(ge=0, le=bounds.number_max)]
+Count = Annotated[int, Meta(ge=0, le=bounds.number_max)]
+Members = Annotated[tuple[NodeIdField, ...], Meta(max_length=bounds.members_max)]
 
 
 class EntryKind(IntEnum):
@@ -51,13 +51,14 @@ class Entry(Struct, frozen=True, array_like=True, gc=False):
     index: IndexField
     term: TermField
     kind: EntryKind
-    data: Annotated[bytes, Meta(max_length=limits.entry_bytes_max)] = b""
+    data: Annotated[bytes, Meta(max_length=bounds.entry_bytes_max)] = b""
 
 
 class HardState(Struct, frozen=True, array_like=True, gc=False):
     """What a node may never forget: the newest term it has seen and whom it voted for in it (`NO_NODE` for nobody).
 
-    The commit index is not part of it: a restarted node learns it again from the leader, and needs it for nothing before.
+    The commit index is not part of it: a restarted node learns it again from the leader, and needs it for nothing
+    before.
     """
 
     term: TermField = Term(0)
@@ -67,9 +68,10 @@ class HardState(Struct, frozen=True, array_like=True, gc=False):
 class Configuration(Struct, frozen=True, array_like=True):
     """The members of the cluster; each tuple sorted and without duplicates.
 
-    While `outgoing` is not empty the configuration is joint: every decision needs a majority of `voters` and a majority of
-    `outgoing` (paper, section 6). A learner receives entries and never counts. A node in `outgoing` and `learners` votes
-    until the joint configuration is left. `joining` are the learners that the leader makes voters once they caught up.
+    While `outgoing` is not empty the configuration is joint: every decision needs a majority of `voters` and a
+    majority of `outgoing` (paper, section 6). A learner receives entries and never counts. A node in `outgoing` and
+    `learners` votes until the joint configuration is left. `joining` are the learners that the leader makes voters
+    once they caught up.
     """
 
     voters: Members = ()
@@ -104,15 +106,16 @@ class Snapshot(Struct, frozen=True, array_like=True):
     term: TermField
     configuration: Configuration
     size: Count = 0
-    digest: Annotated[bytes, Meta(max_length=64)] = b""
+    digest: Annotated[bytes, Meta(max_length=bounds.digest_bytes_max)] = b""
 
 
 class Repair(Struct, frozen=True):
-    """The disk lost records that were durable once. Such a node follows and stores, but does not vote and does not campaign.
+    """The disk lost records that were durable once. Such a node follows and stores, but does not vote and does not
+    campaign.
 
-    `until` is the last index that may have been durable before the damage: once the log agrees with a leader's up to there,
-    the node is repaired and votes again. `None` means that the hard state itself may be wrong: the node never votes again and
-    must be replaced by a new member. Keep the mark on disk until `Effects.repaired` says it may go.
+    `until` is the last index that may have been durable before the damage: once the log agrees with a leader's up to
+    there, the node is repaired and votes again. `None` means that the hard state itself may be wrong: the node never
+    votes again and must be replaced by a new member. Keep the mark on disk until `Effects.repaired` says it may go.
     """
 
     until: Index | None
@@ -121,15 +124,18 @@ class Repair(Struct, frozen=True):
 class Restored(Struct, frozen=True):
     """What was on the disk when the node started; of a fresh node: nothing but the configuration it is founded with.
 
-    `configuration` is the founding one, the same on every founder, and used while neither snapshot nor log holds a newer one;
-    a node that is to join a running cluster starts with an empty one and waits to be spoken to.
-    `entries` are contiguous. Those at or below `snapshot.index` are allowed (a kept tail of the log). `entries_begin_after` is
-    needed only when the first kept entry is not 1 and not right after the snapshot's index: the term of the entry before it.
+    `configuration` is the founding one, the same on every founder, and used while neither snapshot nor log holds a
+    newer one; a node that is to join a running cluster starts with an empty one and waits to be spoken to.
+    `entries` are contiguous. Those at or below `snapshot.index` are welcome (a kept tail of the log).
+    `base_index` and `base_term` are the place right before the first of them: 0 and 0 while the log was never
+    compacted.
     """
 
     hard_state: HardState = HardState()
     snapshot: Snapshot | None = None
     entries: tuple[Entry, ...] | list[Entry] = ()
+    base_index: Index = Index(0)
+    base_term: Term = Term(0)
     configuration: Configuration = Configuration()
     repair: Repair | None = None
 
@@ -154,7 +160,9 @@ class Settings(Struct, frozen=True):
     pre_vote: bool = True
     check_quorum: bool = True
     lease_reads: bool = False
-    """Answer reads from a lease when it holds. Trusts that clocks of different nodes run at the same rate within the margin below."""
+    """Answer reads from a lease when it holds. Trusts that clocks of different nodes run at the same rate within the
+    margin below.
+    """
     lease_margin_ms: int = 30
     """A lease ends this much before the earliest moment another leader could be elected."""
     inflight_messages_max: int = 64
