@@ -1,8 +1,8 @@
 """A lean HTTP/1.1 server side on asyncio: what the key-value service needs of the standard (RFC 9112), and no more.
 
-Why not a web framework: a write costs the cluster about 20 microseconds of Python, and a framework's request costs 100
-and more. Here a request costs about ten. The trick is that a client repeats the head of its requests byte for byte, so
-that a parsed head is looked up instead of parsed again.
+Why not a web framework: measured with the same handler, a request costs 10 µs of processor time here and 27 µs on
+aiohttp's low-level server, and the leader's one core is what bounds the cluster. The trick is that a client repeats the
+head of its requests byte for byte, so that a parsed head is looked up instead of parsed again.
 
 One coroutine a connection serves its requests in order; more of them wait in a bounded queue, and then in the kernel.
 Bodies need a `Content-Length`; heads, bodies, queues and connections are bounded (`limits.py`). What is not understood
