@@ -53,12 +53,13 @@ class RequestDocument(ProfileDocument):
 Document = TypeVar("Document", ImportDocument, RequestDocument, UserPatch)
 
 _DECODERS: Final = {kind: msgspec.json.Decoder(kind) for kind in (ImportDocument, RequestDocument, UserPatch)}
-decode_import: Final = _DECODERS[ImportDocument].decode
 
 _MISMATCH: Final = re.compile(r"Expected `(?P<expected>[^`]*)`, got `(?P<got>[^`]*)`")
 _UNKNOWN: Final = re.compile(r"Object contains unknown field `(?P<field>.*)`", re.DOTALL)
-_AT: Final = re.compile(r" - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`\Z")
+_AT: Final = re.compile(r" - at (?P<key>`key` in )?`\$\.?(?P<path>[^`]*)`\Z")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+_SHOWN_CHARS_MAX: Final = 100
 
 _WORDS: Final = {
     "str": "a string",
@@ -90,18 +91,27 @@ def _explain(message: str) -> Rejected:
     """Turn the decoder's message into a rejection that names the field."""
     at = _AT.search(message)
     path = at["path"].replace("[...]", "") if at else ""
-    if unknown := _UNKNOWN.match(message, 0, at.start() if at else len(message)):
-        field = f"{path}.{unknown['field']}" if path else unknown["field"]
-        return Rejected("unknown_field", field, f"`{field}` is not a field known here")
-    mismatch = _MISMATCH.match(message)
+    what = f"`{path}`" if path else "the input"
+    message = message[: at.start()] if at else message
+    if unknown := _UNKNOWN.fullmatch(message):
+        return _unknown_field(f"{path}.{unknown['field']}" if path else unknown["field"])
+    if at and at["key"]:
+        return Rejected("wrong_type", path or None, f"the names in {what} must be strings")
+    if "out of range" in message:
+        return Rejected("wrong_value", path or None, f"{what} has a number that is out of range")
+    mismatch = _MISMATCH.fullmatch(message)
     if mismatch is None:
-        code = "wrong_value" if "out of range" in message else "wrong_type"
-        return Rejected(code, path or None, f"`{path or 'the input'}`: {message[: at.start() if at else None]}")
+        return Rejected("wrong_type", path or None, f"{what}: {message}")
     expected = " or ".join(_words(mismatch["expected"].removesuffix(" | null")))
     got = " or ".join(_words(mismatch["got"]))
-    if not path:
-        return Rejected("malformed", None, f"the input must be {expected}, not {got}")
-    return Rejected("wrong_type", path, f"`{path}` must be {expected}, not {got}")
+    return Rejected("wrong_type" if path else "malformed", path or None, f"{what} must be {expected}, not {got}")
+
+
+def _unknown_field(field: str) -> Rejected:
+    """The field's name is the caller's text: shown only when it is short and plain."""
+    if len(field) > _SHOWN_CHARS_MAX or not field.isprintable():
+        field = field[:_SHOWN_CHARS_MAX].encode("unicode_escape").decode() + "…"
+    return Rejected("unknown_field", field, f"`{field}` is not a field known here")
 
 
 def _words(types: str) -> Iterator[str]:
@@ -117,8 +127,9 @@ def _explain_malformed(raw: bytes | dict[str, Any], error: Exception) -> Rejecte
     except (ValueError, RecursionError):
         field = None
     if field is not None:
-        detail = f"`{field}` must be well-formed Unicode, without bytes that are not UTF-8 and without lone surrogates"
-        return Rejected("text_invalid", field, detail)
+        what = f"`{field}`" if field else "a field's name"
+        detail = f"{what} must be well-formed Unicode, without bytes that are not UTF-8 and without lone surrogates"
+        return Rejected("text_invalid", field or None, detail)
     reason = "it is not UTF-8" if isinstance(error, UnicodeError) else str(error)
     return Rejected("malformed", None, f"the input is not a JSON object: {reason}")
 
@@ -128,7 +139,7 @@ def _field_with_surrogate(value: Any, path: str = "") -> str | None:
         return path if _SURROGATE.search(value) else None
     if isinstance(value, dict):
         if any(_SURROGATE.search(key) for key in value):
-            return path or "a name"
+            return path
         members = [(f"{path}.{key}" if path else key, item) for key, item in value.items()]
     elif isinstance(value, list):
         members = [(f"{path}[{index}]", item) for index, item in enumerate(value)]

@@ -40,7 +40,10 @@ _BASE64: Final = r"[A-Za-z0-9+/]+"
 _ARGON2: Final = re.compile(
     rf"\$argon2(?:id|i|d)(?:\$v=\d{{1,3}})?\$m=(\d{{1,9}}),t=(\d{{1,9}}),p=(\d{{1,9}})\$({_BASE64})\$({_BASE64})"
 )
-_BCRYPT: Final = re.compile(r"\$2[aby]\$(0[4-9]|[12]\d|3[01])\$[./A-Za-z0-9]{53}")
+_BCRYPT: Final = re.compile(
+    r"(\$2[aby]\$(0[4-9]|[12]\d|3[01])\$[./A-Za-z0-9]{21})([./A-Za-z0-9])([./A-Za-z0-9]{30})([./A-Za-z0-9])"
+)
+_BCRYPT_DIGITS: Final = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 _PBKDF2_PHC: Final = re.compile(
     r"\$pbkdf2(?:-(sha1|sha256|sha512))?\$(?:i=)?(\d{1,9})(?:,l=\d{1,3})?\$([A-Za-z0-9+/.]+)\$([A-Za-z0-9+/.]+)"
 )
@@ -116,8 +119,9 @@ class Pbkdf2(Struct, frozen=True):
     digest: bytes
 
     def is_bearable(self) -> bool:
-        """See `Format`."""
-        return 1 <= self.iterations <= _PBKDF2_ITERATIONS_MAX and _DIGEST_BYTES_MIN <= len(self.digest) <= 64
+        """See `Format`. A digest longer than the hash function's costs the iterations once for each of its blocks."""
+        blocks = -(-len(self.digest) // hashlib.new(self.algorithm).digest_size)
+        return 1 <= self.iterations * blocks <= _PBKDF2_ITERATIONS_MAX and _DIGEST_BYTES_MIN <= len(self.digest) <= 64
 
     def matches(self, secret: bytes) -> bool:
         """See `Format`."""
@@ -164,7 +168,7 @@ def parse(text: str) -> Format:
             memory, passes, parallelism = (int(match[group]) for group in (1, 2, 3))
             return Argon2(text, memory, passes, parallelism, len(_base64(match[4])), len(_base64(match[5])))
         if match := _BCRYPT.fullmatch(text):
-            return Bcrypt(text, int(match[1]))
+            return Bcrypt(_canonical_bcrypt(match), int(match[2]))
         if match := _PBKDF2_PHC.fullmatch(text):
             return Pbkdf2(match[1] or "sha1", int(match[2]), _base64(match[3]), _base64(match[4]))
         if match := _PBKDF2_DJANGO.fullmatch(text):
@@ -174,6 +178,15 @@ def parse(text: str) -> Format:
             return Scrypt(log_n, r, p, _base64(match[4]), _base64(match[5]))
     detail = "the password hash must be argon2, bcrypt, PBKDF2 or scrypt, in one of the documented formats"
     raise Rejected("password_hash_invalid", "password_hash", detail)
+
+
+def _canonical_bcrypt(match: re.Match[str]) -> str:
+    """The hash without the bits that carry nothing: old implementations set and ignored them, the library refuses them.
+
+    The last digit of the salt holds two bits (128 = 21 · 6 + 2), that of the digest four (184 = 30 · 6 + 4).
+    """
+    salt_end, digest_end = (_BCRYPT_DIGITS.index(match[group]) for group in (3, 5))
+    return match[1] + _BCRYPT_DIGITS[salt_end & 0b110000] + match[4] + _BCRYPT_DIGITS[digest_end & 0b111100]
 
 
 def _base64(text: str) -> bytes:
