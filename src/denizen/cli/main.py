@@ -17,6 +17,13 @@ app = App(
     version=__version__,
 )
 
+app.command("denizen.cli.up:app", name="up", help="Start a deployment on this machine.")
+app.command("denizen.cli.status:app", name="status", help="What runs, and how it is.")
+app.command("denizen.cli.down:app", name="down", help="Stop the deployment that runs on this machine.")
+app.command("denizen.cli.logs:app", name="logs", help="Show the logs of a deployment's processes.")
+app.command(
+    "denizen.cli.gateway:app", name="gateway", help="Serve the HTTP API of a deployment, as a process of its own."
+)
 app.command("denizen.cli.raft:app", name="raft", help="A replicated key-value service on Denizen's own Raft.")
 
 

@@ -185,7 +185,7 @@ def _check(config: Config, origins: Mapping[str, str]) -> None:
         raise wrong("gateway.listen", gateway.listen, str(error), origins) from None
     if not 0 <= gateway.drain_s <= 600:
         raise wrong("gateway.drain_s", gateway.drain_s, "seconds from 0 to 600", origins)
-    if postgres.memory is not None and not 128 * MIB <= parse_size(postgres.memory):
+    if postgres.memory is not None and parse_size(postgres.memory) < 128 * MIB:
         raise wrong("postgres.memory", postgres.memory, 'a size such as "512MB" or "8GB", at least 128MB', origins)
     if not 20 <= postgres.max_connections <= 10_000:
         raise wrong("postgres.max_connections", postgres.max_connections, "a number from 20 to 10000", origins)

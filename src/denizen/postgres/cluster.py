@@ -46,6 +46,10 @@ class NewCluster:
             env=postgres_environment(),
         )
 
+    def ended(self) -> bool:
+        """Say whether `finish` would return at once."""
+        return self._process.poll() is not None
+
     def finish(self) -> None:
         """Wait for `initdb` and put the data directory in its place.
 

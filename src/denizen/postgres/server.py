@@ -103,17 +103,27 @@ class Server:
         Raises `BadDeployment` with the end of the server's log if it stops, or takes longer than `seconds`.
         """
         deadline = time.monotonic() + seconds
-        while not self.is_ready():
-            if self.exit_code is not None:
-                said = self.said()
-                if "could not bind" not in said and "Address already in use" not in said:
-                    raise BadDeployment(f"the PostgreSQL server of {self.plan.name} does not start:\n{said}")
-                self._spawn(find_port(host=HOST, taken=frozenset({self.plan.port})))
+        while not self.check_ready():
             if time.monotonic() > deadline:
-                raise BadDeployment(
-                    f"the PostgreSQL server of {self.plan.name} is not ready after {seconds:.0f} s:\n{self.said()}"
-                )
+                raise BadDeployment(f"{self.plan.name} is not ready after {seconds:.0f} s:\n{self.said()}")
             time.sleep(POLL_SECONDS)
+
+    def check_ready(self) -> bool:
+        """Say whether the server takes connections; start it once more if it ended for a reason that passes.
+
+        Raises `BadDeployment` with the end of the server's log if it ended for another reason.
+        """
+        if self.is_ready():
+            return True
+        if self.exit_code is not None:
+            said = self.said()
+            if "could not bind" in said or "Address already in use" in said:
+                self._spawn(find_port(host=HOST, taken=frozenset({self.plan.port})))
+            elif "pre-existing shared memory block" in said:
+                self._spawn(self.plan.port)  # processes of the killed server before us are still ending
+            else:
+                raise BadDeployment(f"the PostgreSQL server of {self.plan.name} does not start:\n{said}")
+        return False
 
     def is_ready(self) -> bool:
         """Say whether the running server takes connections, by the status line it keeps in its pid file."""
@@ -174,7 +184,7 @@ class Server:
     def _spawn(self, port: int) -> None:
         self.plan = structs.replace(self.plan, port=port)
         self._write_settings()
-        with _open_log(self.plan.log) as log:
+        with open_log(self.plan.log) as log:
             self._log_from = log.tell()
             self._process = spawn(
                 [self.plan.binaries.path("postgres"), "-D", str(self.plan.data)],
@@ -205,7 +215,7 @@ class Server:
         fresh.rename(path)
 
 
-def _open_log(path: Path) -> IO[bytes]:
+def open_log(path: Path) -> IO[bytes]:
     """Open a server's log for appending; one that grew large is put aside, the one before it is dropped."""
     if path.exists() and path.stat().st_size > LOG_BYTES_MAX:
         path.replace(path.with_suffix(".log.1"))

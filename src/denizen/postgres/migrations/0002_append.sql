@@ -18,7 +18,7 @@ return hash_record_extended(row(e.bucket, e.sequence, e.stream, e.version, e.typ
 -- reservation that is no longer there); key_reused; cancelled. For a refused command
 -- `version` holds the fact behind it: the epoch here, the actual version, the kind of the login name.
 --
--- A caller must not put two commands on one stream, login name or idempotency key into one group: constraints turn
+-- The arrays of keys may be empty: no command has one. A caller must not put two commands on one stream, login name or idempotency key into one group: constraints turn
 -- that into an error of the whole group, and nothing is changed.
 create function denizen.append(
     c_bucket smallint[], c_epoch integer[], c_stream uuid[], c_expected integer[], c_command uuid[],
@@ -61,17 +61,19 @@ begin
     moment := clock_timestamp();
 
     -- 2. What was done before is answered, not done again.
-    for entry in
-        select c.ordinal::integer as command, i.fingerprint = c.fingerprint as same, i.user_id, i.version
-        from unnest(c_bucket, c_key, c_fingerprint) with ordinality as c (bucket, key, fingerprint, ordinal)
-        join denizen.idempotency i on i.bucket = c.bucket and i.key = c.key
-        where c.key is not null and live[c.ordinal]
-    loop
-        live[entry.command] := false;
-        result[entry.command] := case when entry.same then 'repeated' else 'key_reused' end;
-        earlier[entry.command] := entry.user_id;
-        facts[entry.command] := entry.version;
-    end loop;
+    if cardinality(c_key) > 0 then
+        for entry in
+            select c.ordinal::integer as command, i.fingerprint = c.fingerprint as same, i.user_id, i.version
+            from unnest(c_bucket, c_key, c_fingerprint) with ordinality as c (bucket, key, fingerprint, ordinal)
+            join denizen.idempotency i on i.bucket = c.bucket and i.key = c.key
+            where c.key is not null and live[c.ordinal]
+        loop
+            live[entry.command] := false;
+            result[entry.command] := case when entry.same then 'repeated' else 'key_reused' end;
+            earlier[entry.command] := entry.user_id;
+            facts[entry.command] := entry.version;
+        end loop;
+    end if;
 
     -- 3. Expected versions, told by the truth.
     select array_agg(coalesce(last.version, 0) order by c.ordinal) into base
@@ -80,31 +82,22 @@ begin
         select e.version from denizen.events e where e.stream = c.stream order by e.version desc limit 1
     ) last on true;
     for entry in
-        select c.ordinal::integer as command, done.version
+        select c.ordinal::integer as command, c.expected, base[c.ordinal] as actual, done.version
         from unnest(c_stream, c_expected, c_command) with ordinality as c (stream, expected, command_id, ordinal)
         left join lateral (
             select max(e.version) as version from denizen.events e where e.stream = c.stream and e.command_id = c.command_id
         ) done on true
-        where live[c.ordinal] and base[c.ordinal] > 0 and (c.expected <> base[c.ordinal])
+        where live[c.ordinal] and c.expected <> base[c.ordinal]
     loop
         if entry.version is not null then
             live[entry.command] := false;
             result[entry.command] := 'repeated';
             facts[entry.command] := entry.version;
-        elsif c_expected[entry.command] >= 0 then
+        elsif entry.expected >= 0 then
             live[entry.command] := false;
             result[entry.command] := 'version_conflict';
-            facts[entry.command] := base[entry.command];
+            facts[entry.command] := entry.actual;
         end if;
-    end loop;
-    for entry in
-        select c.ordinal::integer as command
-        from unnest(c_expected) with ordinality as c (expected, ordinal)
-        where live[c.ordinal] and c.expected > 0 and base[c.ordinal] = 0
-    loop
-        live[entry.command] := false;
-        result[entry.command] := 'version_conflict';
-        facts[entry.command] := 0;
     end loop;
     if exists (select from denizen.cancelled_commands) then
         for entry in
@@ -119,36 +112,39 @@ begin
     end if;
 
     -- 4. Login names: first see whether every change is possible, then make them.
-    for entry in
-        select c.command, c.kind, c.action
-        from unnest(n_command, n_action, n_kind, n_value, n_user, n_reservation)
-             as c (command, action, kind, value, user_id, reservation)
-        left join denizen.login_names l on l.bucket = c_bucket[c.command] and l.kind = c.kind and l.value = c.value
-        where live[c.command] and not case c.action
-            when 'claim'   then l.bucket is null
-            when 'reserve' then l.bucket is null
-            when 'confirm' then coalesce(l.state = 'reserved' and l.reservation = c.reservation, false)
-            when 'leave'   then coalesce(l.state = 'held' and l.user_id = c.user_id, false)
-            when 'restore' then coalesce(l.state = 'leaving' and l.reservation = c.reservation, false)
-            when 'release' then coalesce(l.user_id = c.user_id and l.reservation is not distinct from c.reservation, false)
-        end
-    loop
-        live[entry.command] := false;
-        result[entry.command] := case when entry.action in ('claim', 'reserve') then 'name_taken' else 'name_lost' end;
-        facts[entry.command] := entry.kind;
-    end loop;
-
     if cardinality(n_command) > 0 then
-        delete from denizen.login_names l
-        using unnest(n_command, n_action, n_kind, n_value) as c (command, action, kind, value)
-        where c.action = 'release' and live[c.command]
-          and l.bucket = c_bucket[c.command] and l.kind = c.kind and l.value = c.value;
-        insert into denizen.login_names (user_id, reservation, bucket, kind, state, value)
-        select c.user_id, case c.action when 'reserve' then c.reservation end, c_bucket[c.command], c.kind,
-               case c.action when 'reserve' then 'reserved' else 'held' end, c.value
-        from unnest(n_command, n_action, n_kind, n_value, n_user, n_reservation)
-             as c (command, action, kind, value, user_id, reservation)
-        where c.action in ('claim', 'reserve') and live[c.command];
+        for entry in
+            select c.command, c.kind, c.action
+            from unnest(n_command, n_action, n_kind, n_value, n_user, n_reservation)
+                 as c (command, action, kind, value, user_id, reservation)
+            left join denizen.login_names l on l.bucket = c_bucket[c.command] and l.kind = c.kind and l.value = c.value
+            where live[c.command] and not case c.action
+                when 'claim'   then l.bucket is null
+                when 'reserve' then l.bucket is null
+                when 'confirm' then coalesce(l.state = 'reserved' and l.reservation = c.reservation, false)
+                when 'leave'   then coalesce(l.state = 'held' and l.user_id = c.user_id, false)
+                when 'restore' then coalesce(l.state = 'leaving' and l.reservation = c.reservation, false)
+                when 'release' then coalesce(l.user_id = c.user_id and l.reservation is not distinct from c.reservation, false)
+            end
+        loop
+            live[entry.command] := false;
+            result[entry.command] := case when entry.action in ('claim', 'reserve') then 'name_taken' else 'name_lost' end;
+            facts[entry.command] := entry.kind;
+        end loop;
+        if 'release' = any (n_action) then
+            delete from denizen.login_names l
+            using unnest(n_command, n_action, n_kind, n_value) as c (command, action, kind, value)
+            where c.action = 'release' and live[c.command]
+              and l.bucket = c_bucket[c.command] and l.kind = c.kind and l.value = c.value;
+        end if;
+        if n_action && array['claim', 'reserve'] then
+            insert into denizen.login_names (user_id, reservation, bucket, kind, state, value)
+            select c.user_id, case c.action when 'reserve' then c.reservation end, c_bucket[c.command], c.kind,
+                   case c.action when 'reserve' then 'reserved' else 'held' end, c.value
+            from unnest(n_command, n_action, n_kind, n_value, n_user, n_reservation)
+                 as c (command, action, kind, value, user_id, reservation)
+            where c.action in ('claim', 'reserve') and live[c.command];
+        end if;
         if n_action && array['confirm', 'leave', 'restore'] then
             update denizen.login_names l
             set state = case c.action when 'leave' then 'leaving' else 'held' end,
@@ -206,17 +202,21 @@ begin
     select c.stream, moment, moment, facts[c.ordinal], c.bucket, c.status, c.document
     from unnest(c_stream, c_bucket, c_status, c_document) with ordinality as c (stream, bucket, status, document, ordinal)
     where live[c.ordinal] and c.status is not null and base[c.ordinal] = 0;
-    insert into denizen.users (id, created_at, updated_at, version, bucket, status, document)
-    select c.stream, e.recorded_at, moment, facts[c.ordinal], c.bucket, c.status, c.document
-    from unnest(c_stream, c_bucket, c_status, c_document) with ordinality as c (stream, bucket, status, document, ordinal)
-    join denizen.events e on e.stream = c.stream and e.version = 1
-    where live[c.ordinal] and c.status is not null and base[c.ordinal] > 0
-    on conflict (bucket, id) do update
-    set updated_at = excluded.updated_at, version = excluded.version, status = excluded.status, document = excluded.document;
-    insert into denizen.idempotency (recorded_at, user_id, version, bucket, key, fingerprint)
-    select moment, c.stream, facts[c.ordinal], c.bucket, c.key, c.fingerprint
-    from unnest(c_stream, c_bucket, c_key, c_fingerprint) with ordinality as c (stream, bucket, key, fingerprint, ordinal)
-    where live[c.ordinal] and c.key is not null;
+    if 0 < any (base) then
+        insert into denizen.users (id, created_at, updated_at, version, bucket, status, document)
+        select c.stream, e.recorded_at, moment, facts[c.ordinal], c.bucket, c.status, c.document
+        from unnest(c_stream, c_bucket, c_status, c_document) with ordinality as c (stream, bucket, status, document, ordinal)
+        join denizen.events e on e.stream = c.stream and e.version = 1
+        where live[c.ordinal] and c.status is not null and base[c.ordinal] > 0
+        on conflict (bucket, id) do update
+        set updated_at = excluded.updated_at, version = excluded.version, status = excluded.status, document = excluded.document;
+    end if;
+    if cardinality(c_key) > 0 then
+        insert into denizen.idempotency (recorded_at, user_id, version, bucket, key, fingerprint)
+        select moment, c.stream, facts[c.ordinal], c.bucket, c.key, c.fingerprint
+        from unnest(c_stream, c_bucket, c_key, c_fingerprint) with ordinality as c (stream, bucket, key, fingerprint, ordinal)
+        where live[c.ordinal] and c.key is not null;
+    end if;
 
     if 'repeated' = any (result) then
         for entry in

@@ -1,0 +1,83 @@
+"""`denizen status`: what runs, and how it is."""
+
+import asyncio
+import sys
+
+import msgspec
+from cyclopts import App
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from denizen.cli.options import DataOption, JsonOption, data_directory
+from denizen.deployment.health import DeploymentHealth, ShardHealth, examine
+from denizen.deployment.layout import Deployment
+
+COLOURS = {
+    "up": "green",
+    "running": "green",
+    "starting": "yellow",
+    "degraded": "yellow",
+    "down": "red",
+    "stopped": "red",
+}
+
+app = App(
+    name="status",
+    help="""Show what runs of a deployment, and how it is.
+
+Every part is asked. The exit code is 0 if everything runs, 1 if not.
+
+Examples:
+
+    denizen status
+    denizen status --data ./people --json
+""",
+    help_format="plaintext",
+)
+
+
+@app.default
+def status(*, data: DataOption = None, json: JsonOption = False) -> None:
+    """Ask every part of the deployment and show the answers."""
+    health = asyncio.run(examine(Deployment.load(data_directory(data))))
+    if json:
+        print(msgspec.json.encode(health).decode())
+    else:
+        _show(health)
+    sys.exit(0 if health.state == "running" else 1)
+
+
+def _show(health: DeploymentHealth) -> None:
+    console = Console(highlight=False)
+    since = f" for {_duration(health.uptime_s)}, pid {health.pid}" if health.pid and health.uptime_s is not None else ""
+    console.print(f"Denizen is {_coloured(health.state)}{since}  [dim]{escape(health.data)}[/]", soft_wrap=True)
+    if health.gateway:
+        restarts = f", {health.gateway.restarts} restarts" if health.gateway.restarts else ""
+        console.print(f"Gateway {_coloured(health.gateway.state)} {health.gateway.url}{restarts}", soft_wrap=True)
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("shard", "state", "buckets", "size", "sessions", "port", "pid", "restarts", "PostgreSQL", "schema"):
+        table.add_column(column, justify="left" if column in ("shard", "state") else "right")
+    for shard in health.shards:
+        table.add_row(*_row(shard))
+    console.print(table)
+    for shard in health.shards:
+        if shard.problem:
+            console.print(f"[red]{shard.id}[/]: {escape(shard.problem)}", soft_wrap=True)
+
+
+def _row(shard: ShardHealth) -> list[str]:
+    size = f"{shard.bytes / (1 << 20):,.0f} MiB" if shard.bytes is not None else None
+    plain = (shard.buckets, size, shard.sessions, shard.port, shard.pid, shard.restarts, shard.version, shard.schema)
+    return [shard.id, _coloured(shard.state), *("–" if value is None else str(value) for value in plain)]
+
+
+def _coloured(state: str) -> str:
+    return f"[{COLOURS[state]}]{state}[/]"
+
+
+def _duration(seconds: float) -> str:
+    minutes, hours = int(seconds) // 60, int(seconds) // 3600
+    if hours >= 48:
+        return f"{hours // 24} days"
+    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min" if minutes else f"{int(seconds)} s"

@@ -1,0 +1,126 @@
+"""`denizen up`: a whole deployment with one command."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from denizen.cli.options import DataOption, JsonOption, data_directory
+from denizen.deployment.config import CONFIG_FILE, Config, load_config
+from denizen.deployment.layout import Deployment
+from denizen.errors import BadConfiguration
+
+SHARDS_DEFAULT = 4
+
+app = App(
+    name="up",
+    help="""Start a deployment on this machine: PostgreSQL servers, and the HTTP API.
+
+The first start makes everything and shows an admin key, once. Later starts go on with the data. Ctrl-C stops
+everything in order. Settings come from flags, else environment variables (DENIZEN_GATEWAY_LISTEN), else denizen.toml
+in the data directory.
+
+Examples:
+
+    denizen up
+    denizen up --shards 2 --data ./people --listen 127.0.0.1:8080
+    denizen up --detach
+    denizen up --shard-dsn postgresql://denizen:secret@db1/denizen --shard-dsn postgresql://denizen:secret@db2/denizen
+""",
+    help_format="plaintext",
+)
+
+
+@app.default
+def up(
+    *,
+    data: DataOption = None,
+    shards: Annotated[int | None, Parameter(help="PostgreSQL servers to make, at the first start. Default: 4.")] = None,
+    shard_dsn: Annotated[
+        list[str] | None,
+        Parameter(help="Use this existing, empty database as a shard; may be repeated.", negative=""),
+    ] = None,
+    listen: Annotated[
+        str | None, Parameter(help="HOST:PORT of the HTTP API. Default: 127.0.0.1 and a port found, kept later.")
+    ] = None,
+    pg_bin: Annotated[
+        Path | None, Parameter(help="Directory of PostgreSQL's programs. Default: the ones that came with Denizen.")
+    ] = None,
+    config: Annotated[
+        Path | None, Parameter(help="Configuration file. Default: denizen.toml in the data directory.")
+    ] = None,
+    detach: Annotated[bool, Parameter(help="Go on in the background once everything runs.", negative="")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Start a deployment and keep it running."""
+    directory = data_directory(data)
+    flags = {
+        "deployment.shards": shards,
+        "deployment.shard_dsns": shard_dsn or None,
+        "gateway.listen": listen,
+        "postgres.bin": str(pg_bin.expanduser().absolute()) if pg_bin else None,
+    }
+    settings = load_config(config_file(directory, config), flags=flags)
+    deployment = open_deployment(directory, settings)
+    if detach:
+        from denizen.cli.detached import start_detached
+
+        sys.exit(start_detached(deployment, _own_arguments(directory, flags, config), as_json=json))
+    _run(deployment, settings, as_json=json)
+
+
+def config_file(directory: Path, named: Path | None) -> Path | None:
+    """Return the configuration file to read: the named one, $DENIZEN_CONFIG, or the data directory's if it is there."""
+    if named or os.environ.get("DENIZEN_CONFIG"):
+        return (named or Path(os.environ["DENIZEN_CONFIG"])).expanduser().absolute()
+    usual = directory / CONFIG_FILE
+    return usual if usual.exists() else None
+
+
+def open_deployment(directory: Path, config: Config) -> Deployment:
+    """Load the deployment, or create it. Raises `BadConfiguration` if it was created with other shards or names."""
+    wanted = config.deployment
+    if not Deployment.exists(directory):
+        shards = wanted.shards if wanted.shards is not None else (0 if wanted.shard_dsns else SHARDS_DEFAULT)
+        return Deployment.create(directory, shards=shards, dsns=wanted.shard_dsns, login_names=wanted.login_names)
+    deployment = Deployment.load(directory)
+    has = deployment.record.shards
+    managed = sum(1 for shard in has if shard.directory is not None)
+    if wanted.shards is not None and wanted.shards != managed:
+        raise BadConfiguration(
+            f"deployment.shards = {wanted.shards}: the deployment in {directory} has {managed} servers since "
+            "its birth; leave the number out, or choose another --data"
+        )
+    dsns = tuple(shard.dsn for shard in has if shard.dsn is not None)
+    if wanted.shard_dsns and wanted.shard_dsns != dsns:
+        raise BadConfiguration(
+            f"deployment.shard_dsns: the deployment in {directory} was made with other DSNs; leave them out, "
+            "or, if a server has moved, change its DSN in deployment.json"
+        )
+    return deployment
+
+
+def _run(deployment: Deployment, config: Config, *, as_json: bool) -> None:
+    from denizen.cli.narration import ConsoleNarrator, JsonNarrator, LoggedNarrator
+    from denizen.deployment.supervisor import Supervisor
+
+    async def supervise() -> None:
+        inner = JsonNarrator() if as_json else ConsoleNarrator()
+        narrator = LoggedNarrator(inner, deployment.logs / "denizen.log")
+        await Supervisor(deployment, config, narrator).run()
+
+    asyncio.run(supervise())
+
+
+def _own_arguments(directory: Path, flags: dict[str, Any], config: Path | None) -> list[str]:
+    """Return the arguments of a second `denizen up` that does the same."""
+    arguments = ["--data", str(directory)]
+    for flag, key in (("--shards", "deployment.shards"), ("--listen", "gateway.listen"), ("--pg-bin", "postgres.bin")):
+        if flags[key] is not None:
+            arguments += [flag, str(flags[key])]
+    for dsn in flags["deployment.shard_dsns"] or ():
+        arguments += ["--shard-dsn", dsn]
+    return [*arguments, *(["--config", str(config.expanduser().absolute())] if config else [])]

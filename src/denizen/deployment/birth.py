@@ -1,0 +1,116 @@
+"""From an empty PostgreSQL database to a shard of this deployment.
+
+Every step may be the last before a crash, and is done again by the next start: the database is made if it is missing,
+migrations run once each, and the shard's claim (whose it is, and a row for each bucket it owns) is one transaction.
+After the birth nothing is made anew: a missing database is lost data, and must be said.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import asyncpg
+
+from denizen.deployment.config import hide_password
+from denizen.deployment.layout import Deployment, ShardServer
+from denizen.errors import BadDeployment
+from denizen.postgres.binaries import OLDEST_MAJOR
+from denizen.postgres.migrations import Migration, migrate
+from denizen.postgres.server import DATABASE
+from denizen.sharding.bucket_map import BucketMap, initial_map, read_map, write_map
+
+CONNECT_SECONDS_MAX = 15.0
+
+OPEN_BUCKETS = """
+INSERT INTO denizen.buckets (bucket, epoch, state)
+SELECT bucket, epoch, 'open' FROM unnest($1::int[], $2::int[]) AS owned (bucket, epoch)
+"""
+
+
+def ensure_map(deployment: Deployment) -> BucketMap:
+    """Return the deployment's bucket map; at the birth, write the first one."""
+    if not deployment.record.born and not deployment.map_path.exists():
+        write_map(deployment.map_path, initial_map(deployment.shard_ids))
+    return read_map(deployment.map_path)
+
+
+async def prepare_shard(deployment: Deployment, shard: ShardServer, bucket_map: BucketMap) -> list[Migration]:
+    """Bring one running server's database to this program's schema, and claim it; return the migrations that ran.
+
+    Raises `BadDeployment` naming the shard if its server does not answer, or is not this deployment's.
+    """
+    try:
+        await _check_server(deployment, shard)
+        ran = await migrate(shard.connect_args)
+        await _claim(deployment, shard, bucket_map)
+    except BadDeployment as error:
+        raise BadDeployment(f"shard {shard.id}: {error}") from error
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        place = hide_password(shard.connect_args.get("dsn", "its own server"))
+        raise BadDeployment(f"shard {shard.id}: {place} does not answer: {error or type(error).__name__}") from error
+    return ran
+
+
+async def _check_server(deployment: Deployment, shard: ShardServer) -> None:
+    try:
+        connection = await _connect(shard.connect_args)
+    except asyncpg.InvalidCatalogNameError:
+        if not shard.managed or deployment.record.born:
+            raise
+        await _create_database(shard.connect_args)
+        return
+    try:
+        major = connection.get_server_version().major
+        if major < OLDEST_MAJOR:
+            raise BadDeployment(f"its server is PostgreSQL {major}; Denizen needs {OLDEST_MAJOR} or newer")
+        await _check_owner(connection, deployment, shard)
+    finally:
+        await connection.close()
+
+
+async def _connect(arguments: Mapping[str, Any]) -> asyncpg.Connection:
+    return await asyncpg.connect(**{"timeout": CONNECT_SECONDS_MAX, **arguments})
+
+
+async def _create_database(arguments: Mapping[str, Any]) -> None:
+    connection = await _connect({**arguments, "database": "postgres"})
+    try:
+        await connection.execute(f"CREATE DATABASE {DATABASE}")
+    finally:
+        await connection.close()
+
+
+async def _check_owner(connection: asyncpg.Connection, deployment: Deployment, shard: ShardServer) -> bool:
+    """Say whether the database is claimed; raise `BadDeployment` if by somebody else, or by nobody after the birth."""
+    exists = await connection.fetchval("SELECT to_regclass('denizen.shard') IS NOT NULL")
+    owner = await connection.fetchrow("SELECT deployment_id, shard_id FROM denizen.shard") if exists else None
+    if owner is None:
+        if deployment.record.born:
+            raise BadDeployment("its database is empty, but this deployment had data there: restore it from a backup")
+        return False
+    if (owner["deployment_id"], owner["shard_id"]) != (deployment.id, shard.id):
+        raise BadDeployment(
+            f"its database is shard {owner['shard_id']} of deployment {owner['deployment_id']}, "
+            f"not of this one ({deployment.id}): check the DSN"
+        )
+    return True
+
+
+async def _claim(deployment: Deployment, shard: ShardServer, bucket_map: BucketMap) -> None:
+    connection = await _connect(shard.connect_args)
+    try:
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE denizen.shard IN EXCLUSIVE MODE")
+            if await _check_owner(connection, deployment, shard):
+                return
+            await connection.execute(
+                "INSERT INTO denizen.shard (deployment_id, shard_id) VALUES ($1, $2)", deployment.id, shard.id
+            )
+            buckets = bucket_map.buckets_of(shard.id)
+            await connection.execute(
+                OPEN_BUCKETS,
+                buckets,
+                [bucket_map.epoch_of(bucket) for bucket in buckets],
+            )
+        await connection.execute("VACUUM (ANALYZE) denizen.buckets")
+    finally:
+        await connection.close()

@@ -1,0 +1,121 @@
+"""The gateway as a child process of the supervisor: `denizen gateway` on a port that was found for it."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+
+from denizen.deployment.config import GatewaySection, parse_listen
+from denizen.deployment.layout import Deployment
+from denizen.deployment.state import GatewayState
+from denizen.deployment.waiting import until
+from denizen.errors import BadConfiguration, BadDeployment
+from denizen.postgres.ports import find_port, is_free
+from denizen.postgres.processes import spawn
+from denizen.postgres.server import open_log
+
+START_SECONDS_MAX = 30.0
+PROBE_SECONDS_MAX = 2.0
+PROBE_PAUSE_SECONDS = 0.05
+KILL_AFTER_DRAIN_SECONDS = 5.0
+
+
+class GatewayProcess:
+    """The process that serves the HTTP API."""
+
+    name = "gateway"
+
+    def __init__(self, deployment: Deployment, config: GatewaySection) -> None:
+        self.deployment = deployment
+        self.restarts = 0
+        self.host, self.port = parse_listen(config.listen)
+        self._drain_s = config.drain_s
+        self._found = self.port == 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log = deployment.logs / "gateway.log"
+        self._log_from = 0
+
+    @property
+    def pid(self) -> int | None:
+        """The process id, while it runs."""
+        return self._process.pid if self._process and self._process.poll() is None else None
+
+    @property
+    def exit_code(self) -> int | None:
+        """How the process ended; None while it runs or before its start."""
+        return self._process.poll() if self._process else None
+
+    def running_state(self) -> GatewayState:
+        """Return what other processes need to know."""
+        return GatewayState(host=self.host, port=self.port, pid=self.pid, restarts=self.restarts)
+
+    def choose_port(self) -> None:
+        """Find the port: the configured one, else the last one, else any free one.
+
+        Raises `BadConfiguration` if the configured port is somebody else's.
+        """
+        if self._found:
+            last = self.deployment.state().gateway
+            self.port = find_port(last.port if last else None, host=self.host)
+        elif not is_free(self.port, self.host):
+            raise BadConfiguration(
+                f"gateway.listen: {self.host}:{self.port} is in use (or not an address of this machine); "
+                "choose another, or port 0 to have one found",
+                key="gateway.listen",
+            )
+
+    async def launch(self) -> None:
+        """Start the process and wait until it answers HTTP. Raises `BadDeployment` with its log if it does not."""
+        if self._found and not is_free(self.port, self.host):
+            self.choose_port()
+        where = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        command = [sys.executable, "-P", "-m", "denizen", "gateway", "--data", str(self.deployment.directory)]
+        with open_log(self._log) as log:
+            self._log_from = log.tell()
+            self._process = spawn([*command, "--listen", where], log=log)
+        deadline = asyncio.get_running_loop().time() + START_SECONDS_MAX
+        while not await self.answers():
+            if self.exit_code is not None or asyncio.get_running_loop().time() > deadline:
+                raise BadDeployment(f"the gateway does not start:\n{self.said()}")
+            await asyncio.sleep(PROBE_PAUSE_SECONDS)
+
+    async def answers(self) -> bool:
+        """Say whether the gateway answers an HTTP request."""
+        return self.pid is not None and await answers_http(self.running_state())
+
+    async def stop(self) -> None:
+        """Ask the gateway to finish the requests it has and end; kill it when the time for that is over."""
+        if self._process is None:
+            return
+        if self.pid is not None:
+            self._process.send_signal(signal.SIGTERM)
+        if not await until(lambda: self.exit_code is not None, self._drain_s + KILL_AFTER_DRAIN_SECONDS):
+            self.kill()
+        self._process.wait()
+
+    def kill(self) -> None:
+        """End the gateway at once."""
+        if self._process is not None and self.pid is not None:
+            self._process.kill()
+
+    def said(self, lines: int = 15) -> str:
+        """Return the end of what the gateway logged since its start."""
+        with self._log.open("rb") as file:
+            file.seek(self._log_from)
+            text = file.read()[-65_536:].decode(errors="replace")
+        return "\n".join(text.splitlines()[-lines:]) or "(it logged nothing)"
+
+
+async def answers_http(gateway: GatewayState, path: str = "/health") -> bool:
+    """Say whether an HTTP server answers at the gateway's address, whatever it says."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(gateway.host, gateway.host)  # noqa: S104
+    try:
+        async with asyncio.timeout(PROBE_SECONDS_MAX):
+            reader, writer = await asyncio.open_connection(host, gateway.port)
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+            try:
+                return (await reader.readline()).startswith(b"HTTP/1.")
+            finally:
+                writer.close()
+    except (OSError, TimeoutError):
+        return False

@@ -1,0 +1,248 @@
+"""The data directory: what lies where, and what a process must know to reach the shards.
+
+    denizen.toml      configuration, optional, written by people
+    deployment.json   what was decided at birth; written once, and once more when the birth is complete
+    map.json          which shard owns each bucket
+    shards/s1/ ...    PostgreSQL's data directories, of the user it runs as
+    engine/           a copy of PostgreSQL's programs, only where root runs us from a closed directory
+    run/              lock, state.json (ports and pids of the running servers), Unix sockets
+    logs/             denizen.log, gateway.log, s1.log ...
+    secrets/          the password of the PostgreSQL servers
+
+`deployment.json` holds the hash seed: without it no login name is found. Lost ports are found again, a lost seed is
+not; that is why the two are kept apart.
+"""
+
+import os
+import secrets
+import stat
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import msgspec
+from msgspec import Struct, structs
+
+from denizen.deployment.state import RunState, read_state
+from denizen.errors import BadDeployment
+from denizen.postgres.cluster import OWNER, sync_directory
+from denizen.postgres.server import DATABASE, HOST
+from denizen.sharding.ids import ShardId
+
+FORMAT = 1
+RECORD = "deployment.json"
+
+
+class ShardRecord(Struct, frozen=True, omit_defaults=True):
+    """A shard as decided at birth: a data directory of ours, or the DSN of somebody's server."""
+
+    id: str
+    directory: str | None = None
+    dsn: str | None = None
+
+
+class DeploymentRecord(Struct, frozen=True):
+    """The content of `deployment.json`."""
+
+    format: int
+    id: UUID
+    created_at: datetime
+    hash_seed: int
+    login_names: tuple[str, ...]
+    shards: tuple[ShardRecord, ...]
+    born: bool = False  # every shard has its database, and the admin key was shown
+
+
+class ShardServer(Struct, frozen=True):
+    """Where one shard's database is: `asyncpg.connect(**server.connect_args)`."""
+
+    id: ShardId
+    connect_args: dict[str, Any]
+    data: Path | None  # None: a server given by DSN, which we do not manage
+
+    @property
+    def managed(self) -> bool:
+        """Whether `denizen up` starts and stops this server."""
+        return self.data is not None
+
+
+class Deployment:
+    """A deployment's data directory, opened."""
+
+    def __init__(self, directory: Path, record: DeploymentRecord) -> None:
+        self.directory = directory
+        self.record = record
+        self.map_path = directory / "map.json"
+        self.lock_path = directory / "run" / "lock"
+        self.state_path = directory / "run" / "state.json"
+        self.logs = directory / "logs"
+        self.password_path = directory / "secrets" / "postgres-password"
+
+    @property
+    def id(self) -> UUID:
+        """The deployment's id, also written into each shard's database."""
+        return self.record.id
+
+    @property
+    def hash_seed(self) -> int:
+        """The seed of the hash of login names, drawn at birth, the same for ever."""
+        return self.record.hash_seed
+
+    @property
+    def login_names(self) -> tuple[str, ...]:
+        """Which fields are login names: some of "email", "username", "phone"."""
+        return self.record.login_names
+
+    @property
+    def shard_ids(self) -> tuple[ShardId, ...]:
+        """The shards' ids in order: s1, s2 …"""
+        return tuple(ShardId(shard.id) for shard in self.record.shards)
+
+    @property
+    def shards(self) -> dict[ShardId, ShardServer]:
+        """Where each shard's database is now; our own servers' ports are known once they have been started."""
+        state = self.state()
+        return {ShardId(shard.id): self._server(shard, state) for shard in self.record.shards}
+
+    @property
+    def gateway_url(self) -> str | None:
+        """Where the HTTP API is, or was when it last ran."""
+        gateway = self.state().gateway
+        return gateway.url if gateway else None
+
+    def state(self) -> RunState:
+        """Return what the supervisor last wrote about the running servers."""
+        return read_state(self.state_path)
+
+    def password(self) -> str:
+        """Return the password of our own PostgreSQL servers. Raises `BadDeployment` if it cannot be read."""
+        try:
+            return self.password_path.read_text().strip()
+        except OSError as error:
+            raise BadDeployment(
+                f"the password of the PostgreSQL servers, {self.password_path}, cannot be read: {error.strerror}"
+            ) from error
+
+    def _server(self, shard: ShardRecord, state: RunState) -> ShardServer:
+        if shard.dsn is not None:
+            return ShardServer(id=ShardId(shard.id), connect_args={"dsn": shard.dsn}, data=None)
+        running = state.shards.get(shard.id)
+        arguments = {
+            "host": running.socket_directory if running and running.socket_directory else HOST,
+            "port": running.port if running else 0,
+            "user": OWNER,
+            "password": self.password(),
+            "database": DATABASE,
+            "ssl": False,
+        }
+        return ShardServer(id=ShardId(shard.id), connect_args=arguments, data=self.directory / (shard.directory or ""))
+
+    @classmethod
+    def exists(cls, directory: Path) -> bool:
+        """Say whether a deployment was created in this directory."""
+        return (directory / RECORD).exists()
+
+    @classmethod
+    def load(cls, directory: Path) -> "Deployment":
+        """Open the deployment in `directory`.
+
+        Raises `BadDeployment` if there is none, if it is another user's, or if its record is damaged or newer.
+        """
+        directory = directory.expanduser().absolute()
+        path = directory / RECORD
+        try:
+            record = msgspec.json.decode(path.read_bytes(), type=DeploymentRecord)
+        except FileNotFoundError:
+            raise BadDeployment(
+                f"no deployment in {directory}: start one with `denizen up --data {directory}`"
+            ) from None
+        except PermissionError as error:
+            raise BadDeployment(f"{path} belongs to another user; use the account that started it") from error
+        except (OSError, msgspec.DecodeError) as error:
+            raise BadDeployment(f"{path} cannot be read ({error}); restore it from a backup") from error
+        if record.format > FORMAT:
+            raise BadDeployment(f"{path} was written by a newer Denizen (format {record.format}, known {FORMAT})")
+        return cls(directory, record)
+
+    @classmethod
+    def create(
+        cls,
+        directory: Path,
+        *,
+        shards: int,
+        dsns: Sequence[str] = (),
+        login_names: Sequence[str] = ("email", "username"),
+    ) -> "Deployment":
+        """Decide a new deployment and write it down: `shards` servers of our own, then one shard for each DSN.
+
+        Raises `BadDeployment` if the directory cannot be used or holds something else.
+        """
+        directory = directory.expanduser().absolute()
+        _make_directories(directory)
+        managed = [ShardRecord(id=f"s{number}", directory=f"shards/s{number}") for number in range(1, shards + 1)]
+        given = [ShardRecord(id=f"s{number}", dsn=dsn) for number, dsn in enumerate(dsns, start=shards + 1)]
+        record = DeploymentRecord(
+            format=FORMAT,
+            id=uuid4(),
+            created_at=datetime.now(UTC),
+            hash_seed=secrets.randbits(63),
+            login_names=tuple(login_names),
+            shards=(*managed, *given),
+        )
+        deployment = cls(directory, record)
+        write_private(deployment.password_path, secrets.token_urlsafe(24).encode() + b"\n")
+        deployment._save()
+        return deployment
+
+    def mark_born(self) -> None:
+        """Remember that the birth is complete: from now on missing data are an error, never made anew."""
+        self.record = structs.replace(self.record, born=True)
+        self._save()
+
+    def _save(self) -> None:
+        text = msgspec.json.format(msgspec.json.encode(self.record), indent=2)
+        write_private(self.directory / RECORD, text + b"\n")
+
+
+def default_data_directory() -> Path:
+    """Return where the data are if nobody says: `$DENIZEN_DATA`, /var/lib/denizen for root, else the user's own."""
+    if os.environ.get("DENIZEN_DATA"):
+        return Path(os.environ["DENIZEN_DATA"])
+    if os.geteuid() == 0:
+        return Path("/var/lib/denizen")
+    home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(home) / "denizen"
+
+
+def _make_directories(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        known = {"denizen.toml", "run", "logs", "secrets", "shards", "engine"}
+        strange = sorted({path.name for path in directory.iterdir()} - known)
+        if strange or any((directory / "shards").glob("*/PG_VERSION")):
+            what = strange[0] if strange else "shards with data but no deployment.json"
+            raise BadDeployment(f"{directory} holds something else ({what}): choose an empty or a new directory")
+        # Root's servers run as another user, who must be able to pass through (not to list) these two.
+        for path, mode in ((directory, 0o711), (directory / "shards", 0o711), (directory / "run", 0o711)):
+            path.mkdir(exist_ok=True)
+            path.chmod(mode)
+        for name in ("logs", "secrets"):
+            (directory / name).mkdir(exist_ok=True)
+            (directory / name).chmod(stat.S_IRWXU)
+    except OSError as error:
+        raise BadDeployment(
+            f"the data directory {directory} cannot be used: {error.strerror}; choose another (--data)"
+        ) from error
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Replace a file that only its owner may read, durably: a reader sees the old one or the new one, whole."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+    sync_directory(path.parent)

@@ -1,0 +1,185 @@
+"""The PostgreSQL servers of a deployment that this machine runs: all of them started, kept and stopped together."""
+
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from denizen.deployment.config import PostgresSection
+from denizen.deployment.layout import Deployment
+from denizen.deployment.state import ServerState
+from denizen.deployment.waiting import until
+from denizen.errors import BadDeployment
+from denizen.postgres.accounts import (
+    Account,
+    choose_account,
+    give,
+    private_directory,
+    reachable_binaries,
+    require_entry,
+)
+from denizen.postgres.binaries import Binaries, find_binaries
+from denizen.postgres.cluster import NewCluster
+from denizen.postgres.leftovers import clear_leftovers
+from denizen.postgres.server import STOP_SECONDS_MAX, Server, ServerPlan, socket_fits
+from denizen.postgres.settings import machine_memory_bytes, shard_settings
+
+RECOVERY_SECONDS_MAX = 900.0  # after a crash a server first replays its log
+
+
+class ShardProcess(Server):
+    """A shard's server under supervision."""
+
+    def __init__(self, plan: ServerPlan) -> None:
+        super().__init__(plan)
+        self.name = plan.name
+        self.restarts = 0
+
+    async def launch(self) -> None:
+        """Start the server and wait until it takes connections."""
+        self.start()
+        await self.ready()
+
+    async def ready(self) -> None:
+        """Wait until the server takes connections. Raises `BadDeployment` with its log if it does not."""
+        if not await until(self.check_ready, RECOVERY_SECONDS_MAX):
+            raise BadDeployment(f"{self.name} is not ready after {RECOVERY_SECONDS_MAX:.0f} s:\n{self.said()}")
+
+    def running_state(self) -> ServerState:
+        """Return what other processes need to know."""
+        sockets = self.plan.socket_directory
+        return ServerState(
+            port=self.plan.port,
+            socket_directory=str(sockets) if sockets else None,
+            pid=self.pid,
+            restarts=self.restarts,
+        )
+
+
+class Servers:
+    """All servers of the deployment that are ours; none if every shard was given by DSN."""
+
+    def __init__(self, deployment: Deployment, config: PostgresSection) -> None:
+        """Decide how each server will run.
+
+        Raises `BadConfiguration` if programs, account or directories cannot be used.
+        """
+        self.deployment = deployment
+        self.processes: list[ShardProcess] = []
+        managed = [shard for shard in deployment.record.shards if shard.directory is not None]
+        if not managed:
+            return
+        self.account = choose_account(config.run_as)
+        require_entry(deployment.directory / "shards", self.account)
+        found = find_binaries(Path(config.bin) if config.bin else None)
+        self.binaries = reachable_binaries(found, self.account, deployment.directory / "engine")
+        sockets = _socket_directory(deployment, self.account)
+        settings = _settings(config, len(managed), self.binaries)
+        last = deployment.state().shards
+        for shard in managed:
+            plan = ServerPlan(
+                name=shard.id,
+                data=deployment.directory / str(shard.directory),
+                log=deployment.logs / f"{shard.id}.log",
+                binaries=self.binaries,
+                account=self.account,
+                password=deployment.password(),
+                settings=settings,
+                socket_directory=sockets,
+                port=last[shard.id].port if shard.id in last else 0,
+            )
+            self.processes.append(ShardProcess(plan))
+
+    def missing(self) -> list[ShardProcess]:
+        """Return the servers that have no data directory yet.
+
+        Raises `BadDeployment` if that cannot be, because the deployment has been running before.
+        """
+        missing = [process for process in self.processes if not process.plan.data.exists()]
+        if missing and self.deployment.record.born:
+            raise BadDeployment(
+                f"{missing[0].plan.data} is missing: the data of shard {missing[0].name} are gone; "
+                "bring the directory back, or restore it from a backup"
+            )
+        return missing
+
+    async def initialise(self, missing: Iterable[ShardProcess]) -> None:
+        """Run `initdb` for each of the servers, side by side."""
+        clusters = [
+            NewCluster(p.plan.data, binaries=self.binaries, account=self.account, password=p.plan.password)
+            for p in missing
+        ]
+        for cluster in clusters:
+            await until(cluster.ended)
+            cluster.finish()
+
+    async def start(self) -> list[str]:
+        """Start every server, side by side; return notes about what a killed start had left running."""
+        notes, taken = [], frozenset[int]()
+        for process in self.processes:
+            process.start(taken)
+            taken |= {process.plan.port}
+            if process.stopped_leftover:
+                notes.append(
+                    f"{process.name}: a server left by an earlier start (pid {process.stopped_leftover}) was stopped"
+                )
+        for process in self.processes:
+            await process.ready()
+        return notes
+
+    async def stop(self, seconds: float = STOP_SECONDS_MAX) -> None:
+        """Stop every server, side by side; after `seconds` without waiting for their clients or checkpoints."""
+        for process in self.processes:
+            process.begin_stop()
+        await until(lambda: all(process.pid is None for process in self.processes), seconds)
+        for process in self.processes:
+            process.stop(0)
+        _remove_temporary(self.processes)
+
+
+def stop_leftovers(deployment: Deployment) -> list[str]:
+    """Stop servers of a deployment whose supervisor is gone; return their shards' ids."""
+    managed = [shard for shard in deployment.record.shards if shard.directory is not None]
+    return [shard.id for shard in managed if clear_leftovers(deployment.directory / str(shard.directory))]
+
+
+def _settings(config: PostgresSection, servers: int, binaries: Binaries) -> dict[str, str]:
+    own = {
+        name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in config.settings.items()
+    }
+    memory = config.memory_bytes or machine_memory_bytes()
+    tuned = shard_settings(
+        memory_bytes=memory, servers=servers, major=binaries.major, connections=config.max_connections
+    )
+    return {**tuned, **own}
+
+
+def _socket_directory(deployment: Deployment, account: Account | None) -> Path:
+    """Return `run/pg`, or a private temporary directory where that path is too long for the kernel."""
+    usual = deployment.directory / "run" / "pg"
+    if socket_fits(usual):
+        return private_directory(usual, account)
+    for server in deployment.state().shards.values():
+        last = Path(server.socket_directory) if server.socket_directory else None
+        if last and _is_private(last, account):
+            return last
+    fresh = Path(tempfile.mkdtemp(prefix="denizen-", dir="/tmp"))  # the shortest path there is
+    give(fresh, account)
+    return fresh
+
+
+def _is_private(directory: Path, account: Account | None) -> bool:
+    try:
+        facts = os.lstat(directory)
+    except OSError:
+        return False
+    return facts.st_mode == 0o40700 and facts.st_uid == (account.uid if account else os.geteuid())
+
+
+def _remove_temporary(processes: Iterable[ShardProcess]) -> None:
+    for directory in {process.plan.socket_directory for process in processes}:
+        if directory and directory.parent == Path("/tmp"):  # noqa: S108
+            try:
+                directory.rmdir()
+            except OSError:
+                continue

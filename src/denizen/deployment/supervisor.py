@@ -1,0 +1,224 @@
+"""The one process that owns a deployment's servers: it starts them in order, keeps them running, and stops them.
+
+    start   lock → PostgreSQL servers (side by side) → databases and migrations (side by side) → gateway → ready
+    keep    a server or gateway that ends by itself is started again, at once at first, then less often
+    stop    gateway (finishes its requests) → PostgreSQL servers (fast shutdown) → lock
+
+It owns them by the operating system's means: they are its children, and the kernel ends them if it is killed. What a
+killed supervisor left all the same (elsewhere than Linux) is stopped by the next start.
+"""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Protocol
+
+from msgspec import Struct, structs
+
+from denizen import __version__
+from denizen.deployment.admin_key import create_admin_key
+from denizen.deployment.birth import ensure_map, prepare_shard
+from denizen.deployment.config import Config
+from denizen.deployment.gateway import GatewayProcess
+from denizen.deployment.keeping import Child, keep_running
+from denizen.deployment.layout import Deployment
+from denizen.deployment.lock import DirectoryLock
+from denizen.deployment.servers import Servers
+from denizen.deployment.state import write_state
+
+FAST_STOP_SECONDS = 5.0
+
+
+class Ready(Struct, frozen=True):
+    """What people need when everything runs; `admin_key` only at the first start."""
+
+    deployment: str
+    data: str
+    url: str | None
+    admin_key: str | None
+    shards: tuple[str, ...]
+    seconds: float
+
+
+class Narrator(Protocol):
+    """Whom the supervisor tells what it does."""
+
+    def step(self, text: str) -> None:
+        """Something begins that takes a moment."""
+        ...
+
+    def done(self, text: str) -> None:
+        """The step is over."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Something that people should see, at any time."""
+        ...
+
+    def ready(self, ready: Ready) -> None:
+        """Everything runs."""
+        ...
+
+
+class Supervisor:
+    """Runs one deployment from `run`'s call to its return."""
+
+    def __init__(self, deployment: Deployment, config: Config, narrator: Narrator, *, gateway: bool = True) -> None:
+        """Prepare; without `gateway` only the PostgreSQL servers run."""
+        self.deployment = deployment
+        self.config = config
+        self.narrator = narrator
+        self.gateway = GatewayProcess(deployment, config.gateway) if gateway else None
+        self.servers: Servers | None = None
+        self._stopping = asyncio.Event()
+        self._signals = 0
+        self._keepers: list[asyncio.Task[None]] = []
+        # The last ports are kept until there are new ones.
+        self._state = structs.replace(
+            deployment.state(), pid=os.getpid(), version=__version__, started_at=datetime.now(UTC), ready=False
+        )
+
+    async def run(self) -> None:
+        """Start everything, keep it running until a signal or `request_stop`, then stop everything.
+
+        Raises `BadDeployment` or `BadConfiguration` if the start fails; what had been started is stopped again.
+        """
+        lock = DirectoryLock(self.deployment.lock_path)
+        lock.acquire()
+        try:
+            with _OnSignals(self.request_stop):
+                await self._serve()
+        finally:
+            lock.release()
+
+    def request_stop(self) -> None:
+        """Begin to stop, in order; asked again, do not wait for the gateway's requests."""
+        self._signals += 1
+        self._stopping.set()
+        if self._signals > 1 and self.gateway:
+            self.gateway.kill()
+
+    async def _serve(self) -> None:
+        starting = asyncio.create_task(self._start())
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+                await self._keep(stopping)
+        finally:
+            for task in (starting, stopping, *self._keepers):
+                task.cancel()
+            await asyncio.gather(starting, stopping, *self._keepers, return_exceptions=True)
+            await self._stop()
+
+    async def _start(self) -> None:
+        began = time.monotonic()
+        if self.gateway:
+            self.gateway.choose_port()
+        await self._start_servers()
+        await self._prepare_shards()
+        admin_key = None
+        if self.gateway:
+            if not self.deployment.record.born:
+                admin_key = await create_admin_key(self.deployment)
+            self.narrator.step("Starting the gateway")
+            await self.gateway.launch()
+            self.narrator.done(f"Gateway on {self.gateway.running_state().url}")
+        self._write_state(ready=True)
+        self.narrator.ready(
+            Ready(
+                deployment=str(self.deployment.id),
+                data=str(self.deployment.directory),
+                url=self.gateway.running_state().url if self.gateway else None,
+                admin_key=admin_key,
+                shards=self.deployment.shard_ids,
+                seconds=round(time.monotonic() - began, 2),
+            )
+        )
+        if not self.deployment.record.born:
+            self.deployment.mark_born()  # after the key was shown: a start killed before makes another
+
+    async def _start_servers(self) -> None:
+        self.servers = Servers(self.deployment, self.config.postgres)
+        names = _names([process.name for process in self.servers.processes])
+        missing = self.servers.missing()
+        if missing:
+            self.narrator.step(f"Making PostgreSQL data directories: {_names([process.name for process in missing])}")
+            await self.servers.initialise(missing)
+            self.narrator.done(f"PostgreSQL data directories made: {_names([process.name for process in missing])}")
+        if self.servers.processes:
+            self.narrator.step(f"Starting PostgreSQL {self.servers.binaries.version}: {names}")
+            for note in await self.servers.start():
+                self.narrator.note(note)
+            self.narrator.done(f"PostgreSQL {self.servers.binaries.version} runs: {names}")
+        self._write_state()
+
+    async def _prepare_shards(self) -> None:
+        self.narrator.step("Checking the shards' databases")
+        bucket_map = ensure_map(self.deployment)
+        shards = self.deployment.shards.values()
+        work = (prepare_shard(self.deployment, shard, bucket_map) for shard in shards)
+        ran = 0
+        for result in await asyncio.gather(*work, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
+            ran += len(result)
+        count = f"{len(shards)} shards ready" if len(shards) > 1 else "1 shard ready"
+        self.narrator.done(count + (f", {ran} migrations applied" if ran else ""))
+
+    async def _keep(self, stopping: "asyncio.Task[bool]") -> None:
+        children: list[Child] = [*(self.servers.processes if self.servers else ())]
+        if self.gateway:
+            children.append(self.gateway)
+        self._keepers = [asyncio.create_task(keep_running(child, self._note)) for child in children]
+        ended, _ = await asyncio.wait({stopping, *self._keepers}, return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            task.result()  # a keeper ends only by a defect, which must not pass silently
+
+    def _note(self, text: str) -> None:
+        self._write_state(ready=True)
+        self.narrator.note(text)
+
+    async def _stop(self) -> None:
+        if self.gateway and self.gateway.pid is not None:
+            self.narrator.step("Stopping the gateway")
+            await self.gateway.stop()
+            self.narrator.done("Gateway stopped")
+        if self.servers and any(process.pid for process in self.servers.processes):
+            self.narrator.step("Stopping PostgreSQL")
+            await self.servers.stop()
+            self.narrator.done("PostgreSQL stopped")
+        self._state = structs.replace(self._state, pid=None, ready=False)
+        self._write_state()
+
+    def _write_state(self, *, ready: bool = False) -> None:
+        self._state = structs.replace(self._state, ready=ready)
+        if self.servers:
+            shards = {process.name: process.running_state() for process in self.servers.processes}
+            self._state = structs.replace(self._state, shards=shards)
+        if self.gateway and self.gateway.port:
+            self._state = structs.replace(self._state, gateway=self.gateway.running_state())
+        write_state(self.deployment.state_path, self._state)
+
+
+def _names(names: list[str]) -> str:
+    return " ".join(names) if len(names) <= 8 else f"{names[0]} … {names[-1]}"
+
+
+class _OnSignals:
+    """Within the block, Ctrl-C and a request to terminate call `act` instead of ending the process."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        self._act = act
+
+    def __enter__(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, self._act)
+
+    def __exit__(self, *_: object) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().remove_signal_handler(number)
