@@ -21,12 +21,6 @@ class RaftError(Exception):
         self.facts: Mapping[str, Any] = facts
 
 
-class MalformedMessage(RaftError, ValueError):
-    """Bytes from the network that are no packet of this version, or one beyond its bounds."""
-
-    code = "malformed_message"
-
-
 class NoLeader(RaftError):
     """No leader is known, or it does not answer; nothing was proposed. Try again after an election (about a second)."""
 

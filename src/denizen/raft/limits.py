@@ -25,6 +25,7 @@ frame_bytes_max = 32 << 20
 handshake_bytes_max = 4_096
 handshake_s = 5.0
 connect_s = 2.0
+unacknowledged_s = 5.0
 peer_queue_bytes_max = 32 << 20
 incoming_connections_max = 256
 secret_bytes_min = 16

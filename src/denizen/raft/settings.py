@@ -33,14 +33,15 @@ class Settings:
 
     `secret` is shared by the cluster's nodes; each proves that it knows it, without sending it, on every connection.
     With `tls` the secret may be left out: certificates prove it then. One of the two is required.
-    Times are in milliseconds where they end in `_ms`, in seconds where they end in `_s`.
+    Times are in milliseconds where they end in `_ms`, in seconds where they end in `_s`. A follower that hears nothing
+    from a leader for `election_ms` to twice that (drawn anew each time) asks for votes.
     """
 
     secret: bytes = field(default=b"", repr=False)
     tls: Tls | None = field(default=None, repr=False)
     cluster: str = "raft"
     tick_ms: int = limits.tick_ms
-    election_ms: tuple[int, int] = (limits.election_ms, 2 * limits.election_ms)
+    election_ms: int = limits.election_ms
     heartbeat_ms: int = limits.heartbeat_ms
     propose_s: float = limits.propose_s
     lease_reads: bool = False
@@ -53,15 +54,14 @@ class Settings:
 
     def check(self) -> None:
         """Raise `BadSettings` for what cannot work."""
-        low, high = self.election_ms
         if not self.secret and self.tls is None:
             raise BadSettings("nodes must prove who they are: set `secret` (the same on every node) or `tls`")
         if self.secret and len(self.secret) < limits.secret_bytes_min:
             raise BadSettings(f"`secret` must have at least {limits.secret_bytes_min} bytes")
         if self.tick_ms < limits.tick_ms_min:
             raise BadSettings(f"`tick_ms` must be at least {limits.tick_ms_min}")
-        if not self.tick_ms <= self.heartbeat_ms < low < high:
-            raise BadSettings("times must satisfy tick_ms <= heartbeat_ms < election_ms[0] < election_ms[1]")
+        if not (self.tick_ms * 4 <= self.heartbeat_ms and self.heartbeat_ms * 3 <= self.election_ms):
+            raise BadSettings("times must satisfy 4 * tick_ms <= heartbeat_ms and 3 * heartbeat_ms <= election_ms")
         if self.segment_bytes < limits.segment_bytes_min:
             raise BadSettings(f"`segment_bytes` must be at least {limits.segment_bytes_min}")
         if self.snapshot_entries < 1 or self.snapshot_trailing_entries < 0:

@@ -4,7 +4,7 @@ Until the handshake (see `handshake`) frames are small and carry no tag. Afterwa
 BLAKE2b of the body and the frame's number, with a key of this connection and direction, so that nobody between the
 nodes can change, insert, drop or repeat a frame. A frame too long or with a wrong tag ends the connection.
 
-Frames are either pulled with `receive` (handshake, snapshots: reading pauses when nobody pulls) or, after `listen`,
+Frames are either pulled with `receive` (in the handshake: reading pauses when nobody pulls) or, after `listen`,
 handed to a callback at once. Writing is never blocked: `backlog` says how much waits, and the caller decides.
 """
 
@@ -31,13 +31,11 @@ class Channel(asyncio.Protocol):
         self._buffer = bytearray()
         self._frames: deque[bytes] = deque()
         self._waiter: asyncio.Future[None] | None = None
-        self._drained: asyncio.Future[None] | None = None
         self._on_frame: Callable[[bytes], None] | None = None
         self._on_closed: Callable[[], None] | None = None
         self._frame_bytes_max = limits.handshake_bytes_max
         self._send_key = self._receive_key = b""
         self._sent = self._received = 0
-        self._writable = True
         self.closed = False
         self.cause: Exception | None = None
 
@@ -67,17 +65,16 @@ class Channel(asyncio.Protocol):
         self._transport.write(b"".join(((len(body) + _TAG_BYTES).to_bytes(_LENGTH_BYTES, "big"), tag, body)))
 
     @property
+    def transport(self) -> asyncio.Transport:
+        """The connection itself, for its socket's options."""
+        if self._transport is None:
+            raise PeerRefused("the connection is not made yet")
+        return self._transport
+
+    @property
     def backlog(self) -> int:
         """Bytes waiting to be sent."""
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
-
-    async def drain(self) -> None:
-        """Return when the peer keeps up again. Raises `PeerRefused` when the connection is gone."""
-        if not self._writable and not self.closed:
-            self._drained = asyncio.get_running_loop().create_future()
-            await self._drained
-        if self.closed:
-            raise self.cause or PeerRefused("the connection was closed")
 
     async def receive(self) -> bytes:
         """The next frame. Raises `PeerRefused` when the connection is gone."""
@@ -131,21 +128,10 @@ class Channel(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop: wake whoever waits."""
         self.closed = True
-        for future in (self._waiter, self._drained):
-            if future is not None and not future.done():
-                future.set_result(None)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
         if self._on_closed is not None:
             self._on_closed()
-
-    def pause_writing(self) -> None:
-        """Called by the loop."""
-        self._writable = False
-
-    def resume_writing(self) -> None:
-        """Called by the loop."""
-        self._writable = True
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_result(None)
 
     def _frame(self, frame: bytes) -> None:
         if self._receive_key:

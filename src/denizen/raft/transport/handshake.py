@@ -36,23 +36,22 @@ class Local:
     """Who this node is on the wire."""
 
     cluster: str
-    node: str
+    node: int
     incarnation: str
     secret: bytes
-    accepts: Callable[[str, str], str | None] = lambda node, incarnation: None
+    accepts: Callable[[int, str], str | None] = lambda node, incarnation: None
     """Why a node with this incarnation is refused, or None."""
 
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """Who the peer proved to be, and what it opened the connection for."""
+    """Who the peer proved to be."""
 
-    node: str
+    node: int
     incarnation: str
-    purpose: str
 
 
-async def connect(channel: Channel, local: Local, peer: str, purpose: str) -> Remote:
+async def connect(channel: Channel, local: Local, peer: int) -> Remote:
     """The connector's side. Raises `PeerRefused` with the reason of whoever refused."""
     nonce = token_bytes(_NONCE_BYTES)
     hello = _encode(
@@ -62,7 +61,6 @@ async def connect(channel: Channel, local: Local, peer: str, purpose: str) -> Re
             "from": local.node,
             "to": peer,
             "incarnation": local.incarnation,
-            "purpose": purpose,
             "nonce": nonce,
         }
     )
@@ -70,15 +68,15 @@ async def connect(channel: Channel, local: Local, peer: str, purpose: str) -> Re
     challenge = await channel.receive()
     fields = _fields(challenge)
     if _integer(fields, "version") != VERSION:
-        raise PeerRefused(f"{peer} speaks version {fields['version']} of the protocol, this node {VERSION}")
-    if _text(fields, "node") != peer or len(_bytes(fields, "nonce")) != _NONCE_BYTES:
-        raise PeerRefused(f"the node at the address of {peer} says that it is {fields['node']}")
+        raise PeerRefused(f"node {peer} speaks version {fields['version']} of the protocol, this node {VERSION}")
+    if _integer(fields, "node") != peer or len(_bytes(fields, "nonce")) != _NONCE_BYTES:
+        raise PeerRefused(f"the node at the address of node {peer} says that it is node {fields['node']}")
     transcript = hello + challenge
     channel.send(_encode({"proof": _proof(local.secret, "connector", transcript)}))
     answer = _fields(await channel.receive())
     if not hmac.compare_digest(_bytes(answer, "proof"), _proof(local.secret, "acceptor", transcript)):
-        raise PeerRefused(f"{peer} does not know the cluster's secret")
-    remote = Remote(peer, _text(fields, "incarnation"), purpose)
+        raise PeerRefused(f"node {peer} does not know the cluster's secret")
+    remote = Remote(peer, _text(fields, "incarnation"))
     _check_incarnation(local, remote)
     channel.seal(_proof(local.secret, "to acceptor", transcript), _proof(local.secret, "to connector", transcript))
     return remote
@@ -97,14 +95,14 @@ async def _accept(channel: Channel, local: Local) -> Remote:
     hello = await channel.receive()
     fields = _fields(hello)
     if _integer(fields, "version") != VERSION:
-        raise PeerRefused(f"{local.node} speaks version {VERSION} of the protocol, the peer {fields['version']}")
+        raise PeerRefused(f"node {local.node} speaks version {VERSION} of the protocol, the peer {fields['version']}")
     if _text(fields, "cluster") != local.cluster:
-        raise PeerRefused(f"{local.node} is of cluster {local.cluster!r}, the peer of {fields['cluster']!r}")
-    if _text(fields, "to") != local.node:
-        raise PeerRefused(f"this node is {local.node}, the peer wants {fields['to']}")
+        raise PeerRefused(f"node {local.node} is of cluster {local.cluster!r}, the peer of {fields['cluster']!r}")
+    if _integer(fields, "to") != local.node:
+        raise PeerRefused(f"this is node {local.node}, the peer wants node {fields['to']}")
     if len(_bytes(fields, "nonce")) != _NONCE_BYTES:
         raise PeerRefused("the nonce is too short")
-    remote = Remote(_text(fields, "from"), _text(fields, "incarnation"), _text(fields, "purpose"))
+    remote = Remote(_integer(fields, "from"), _text(fields, "incarnation"))
     challenge = _encode(
         {
             "version": VERSION,
@@ -117,7 +115,7 @@ async def _accept(channel: Channel, local: Local) -> Remote:
     transcript = hello + challenge
     answer = _fields(await channel.receive())
     if not hmac.compare_digest(_bytes(answer, "proof"), _proof(local.secret, "connector", transcript)):
-        raise PeerRefused(f"{remote.node} does not know the cluster's secret")
+        raise PeerRefused(f"node {remote.node} does not know the cluster's secret")
     _check_incarnation(local, remote)
     channel.send(_encode({"proof": _proof(local.secret, "acceptor", transcript)}))
     channel.seal(_proof(local.secret, "to connector", transcript), _proof(local.secret, "to acceptor", transcript))

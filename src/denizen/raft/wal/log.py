@@ -18,7 +18,7 @@ from denizen.raft.types import Entry, HardState
 from denizen.raft.wal.files import Disk
 from denizen.raft.wal.mark import Mark, MarkFile
 from denizen.raft.wal.record import SEGMENT_HEADER_BYTES, RecordKind, SegmentHeader, encode_record
-from denizen.raft.wal.recovery import Recovered, Segment, recover, segment_path
+from denizen.raft.wal.recovery import Recovered, Segment, damaged, recover, segment_path
 
 __all__ = ["DurableLog", "Recovered"]
 
@@ -42,8 +42,11 @@ class DurableLog:
         self.syncs = 0
         self.bytes_written = 0
 
-    def open(self) -> Recovered:
-        """Read the log back, drop a torn tail, and make what was read durable. Raises `LogDamaged`, `DiskFailed`."""
+    def open(self, *, new: bool = False) -> Recovered:
+        """Read the log back, drop a torn tail, and make what was read durable; begin it if it is `new`.
+
+        Raises `LogDamaged`, `DiskFailed`.
+        """
         self._directory.mkdir(parents=True, exist_ok=True)
         mark_file = self._mark = MarkFile(self._directory / "durable.mark", self._disk)
         recovered, self._segments = recover(self._directory, self._disk, mark_file.mark)
@@ -51,6 +54,8 @@ class DurableLog:
         self._base = (recovered.base_index, recovered.base_term)
         try:
             self._disk.sync_directory(self._directory)
+            if not self._segments and not new:
+                raise damaged(self._directory, 0, "the log is missing")
             if self._segments:
                 self._reopen(self._segments[-1], mark_file.mark)
             else:
@@ -120,7 +125,7 @@ class DurableLog:
         parts: list[bytes] = []
         seed, durable, size = segment.sequence, segment.end, 0
         if hard_state is not None:
-            size += encode_record(parts, seed, durable, _HARD_STATE, hard_state.term, 0, hard_state.vote.encode())
+            size += encode_record(parts, seed, durable, _HARD_STATE, hard_state.term, hard_state.vote, b"")
         if base is not None:
             size += encode_record(parts, seed, durable, _BASE, base[1], base[0], b"")
         for entry in entries:

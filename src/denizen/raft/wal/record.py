@@ -28,7 +28,7 @@ SEGMENT_HEADER_BYTES = _SEGMENT.size + _CHECKSUM.size + 4
 
 
 class RecordKind(IntEnum):
-    """What a record says. An entry of kind k is written as ENTRY + k, a hard state with its vote as payload."""
+    """What a record says. An entry of kind k is written as ENTRY + k, a hard state with its vote as index."""
 
     HARD_STATE = 1
     BASE = 2

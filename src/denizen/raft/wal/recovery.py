@@ -51,7 +51,7 @@ class Recovered:
         if record.kind >= RecordKind.ENTRY:
             self._add_entry(record, segment)
         elif record.kind == RecordKind.HARD_STATE:
-            self.hard_state = HardState(term=Term(record.term), vote=NodeId(record.payload.decode()))
+            self.hard_state = HardState(term=Term(record.term), vote=NodeId(record.index))
         elif record.kind == RecordKind.BASE:
             self.start_after(record.index, record.term)
 
