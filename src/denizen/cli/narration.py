@@ -1,6 +1,7 @@
 """What `denizen up` shows: the step at work, a line for each step done, and the banner when everything runs."""
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -100,17 +101,15 @@ class LoggedNarrator:
 
     def ready(self, ready: Ready) -> None:
         """Pass on and keep the address."""
-        self._keep(f"ready on {ready.url} after {ready.seconds} s")
-        try:
-            self._inner.ready(ready)
-        finally:
-            sys.stdout.flush()
+        self._keep(f"ready on {ready.url or 'its shards only'} after {ready.seconds} s")
+        self._pass("ready", ready)
 
-    def _pass(self, kind: str, text: str) -> None:
+    def _pass(self, kind: str, content: str | Ready) -> None:
         try:
-            getattr(self._inner, kind)(text)
+            getattr(self._inner, kind)(content)
         except OSError:
-            return  # whoever was reading has gone; the deployment goes on
+            # Whoever was reading has gone (a closed terminal, the command that detached us): the deployment goes on.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def _keep(self, text: str) -> None:
         with self._log.open("a", encoding="utf-8") as file:
@@ -120,12 +119,14 @@ class LoggedNarrator:
 def banner(ready: Ready, *, detached: bool) -> str:
     """Return what people need now: the address, the key, a first command, and how to stop."""
     count = f"{len(ready.shards)} shards" if len(ready.shards) > 1 else "1 shard"
-    lines = ["", f"[bold green]Denizen runs[/] with {count} on [bold]{ready.url}[/]  [dim]data {escape(ready.data)}[/]"]
+    where = f" on [bold]{ready.url}[/]" if ready.url else ", without a gateway"
+    lines = ["", f"[bold green]Denizen runs[/] with {count}{where}  [dim]data {escape(ready.data)}[/]"]
     if ready.admin_key:
         lines += ["", f"Admin key, shown only now: [bold]{escape(ready.admin_key)}[/]"]
-    lines += ["", "Try it:"]
-    lines += [f"  export DENIZEN_URL={ready.url} DENIZEN_KEY={escape(ready.admin_key or '<your key>')}"]
-    lines += [escape(line) for line in FIRST_COMMANDS]
+    if ready.url:
+        lines += ["", "Try it:"]
+        lines += [f"  export DENIZEN_URL={ready.url} DENIZEN_KEY={escape(ready.admin_key or '<your key>')}"]
+        lines += [escape(line) for line in FIRST_COMMANDS]
     lines += ["", "Stop it: denizen down" if detached else "Stop it: Ctrl-C"]
     return "\n".join(lines)
 

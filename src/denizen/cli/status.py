@@ -56,7 +56,7 @@ def _show(health: DeploymentHealth) -> None:
         restarts = f", {health.gateway.restarts} restarts" if health.gateway.restarts else ""
         console.print(f"Gateway {_coloured(health.gateway.state)} {health.gateway.url}{restarts}", soft_wrap=True)
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("shard", "state", "buckets", "size", "sessions", "port", "pid", "restarts", "PostgreSQL", "schema"):
+    for column in ("shard", "state", "buckets", "size", "sessions", "port", "pid", "restarts", "version", "schema"):
         table.add_column(column, justify="left" if column in ("shard", "state") else "right")
     for shard in health.shards:
         table.add_row(*_row(shard))

@@ -52,6 +52,9 @@ def up(
     config: Annotated[
         Path | None, Parameter(help="Configuration file. Default: denizen.toml in the data directory.")
     ] = None,
+    gateway: Annotated[
+        bool, Parameter(help="Serve the HTTP API; without it only the shards run.", negative="--no-gateway")
+    ] = True,
     detach: Annotated[bool, Parameter(help="Go on in the background once everything runs.", negative="")] = False,
     json: JsonOption = False,
 ) -> None:
@@ -68,8 +71,8 @@ def up(
     if detach:
         from denizen.cli.detached import start_detached
 
-        sys.exit(start_detached(deployment, _own_arguments(directory, flags, config), as_json=json))
-    _run(deployment, settings, as_json=json)
+        sys.exit(start_detached(deployment, _own_arguments(directory, flags, config, gateway), as_json=json))
+    _run(deployment, settings, gateway=gateway, as_json=json)
 
 
 def config_file(directory: Path, named: Path | None) -> Path | None:
@@ -103,21 +106,21 @@ def open_deployment(directory: Path, config: Config) -> Deployment:
     return deployment
 
 
-def _run(deployment: Deployment, config: Config, *, as_json: bool) -> None:
+def _run(deployment: Deployment, config: Config, *, gateway: bool, as_json: bool) -> None:
     from denizen.cli.narration import ConsoleNarrator, JsonNarrator, LoggedNarrator
     from denizen.deployment.supervisor import Supervisor
 
     async def supervise() -> None:
         inner = JsonNarrator() if as_json else ConsoleNarrator()
         narrator = LoggedNarrator(inner, deployment.logs / "denizen.log")
-        await Supervisor(deployment, config, narrator).run()
+        await Supervisor(deployment, config, narrator, gateway=gateway).run()
 
     asyncio.run(supervise())
 
 
-def _own_arguments(directory: Path, flags: dict[str, Any], config: Path | None) -> list[str]:
+def _own_arguments(directory: Path, flags: dict[str, Any], config: Path | None, gateway: bool) -> list[str]:
     """Return the arguments of a second `denizen up` that does the same."""
-    arguments = ["--data", str(directory)]
+    arguments = ["--data", str(directory), *([] if gateway else ["--no-gateway"])]
     for flag, key in (("--shards", "deployment.shards"), ("--listen", "gateway.listen"), ("--pg-bin", "postgres.bin")):
         if flags[key] is not None:
             arguments += [flag, str(flags[key])]

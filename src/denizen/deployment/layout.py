@@ -25,6 +25,7 @@ from uuid import UUID, uuid4
 import msgspec
 from msgspec import Struct, structs
 
+from denizen.deployment.lock import DirectoryLock
 from denizen.deployment.state import RunState, read_state
 from denizen.errors import BadDeployment
 from denizen.postgres.cluster import OWNER, sync_directory
@@ -192,9 +193,16 @@ class Deployment:
             shards=(*managed, *given),
         )
         deployment = cls(directory, record)
-        write_private(deployment.password_path, secrets.token_urlsafe(24).encode() + b"\n")
-        deployment._save()
-        return deployment
+        lock = DirectoryLock(deployment.lock_path)
+        lock.acquire()
+        try:
+            if cls.exists(directory):  # another start at the same moment was first
+                return cls.load(directory)
+            write_private(deployment.password_path, secrets.token_urlsafe(24).encode() + b"\n")
+            deployment._save()
+            return deployment
+        finally:
+            lock.release()
 
     def mark_born(self) -> None:
         """Remember that the birth is complete: from now on missing data are an error, never made anew."""
@@ -219,8 +227,8 @@ def default_data_directory() -> Path:
 def _make_directories(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        known = {"denizen.toml", "run", "logs", "secrets", "shards", "engine"}
-        strange = sorted({path.name for path in directory.iterdir()} - known)
+        known = {RECORD, "denizen.toml", "run", "logs", "secrets", "shards", "engine"}
+        strange = sorted({path.name for path in directory.iterdir() if not path.name.startswith(f".{RECORD}")} - known)
         if strange or any((directory / "shards").glob("*/PG_VERSION")):
             what = strange[0] if strange else "shards with data but no deployment.json"
             raise BadDeployment(f"{directory} holds something else ({what}): choose an empty or a new directory")

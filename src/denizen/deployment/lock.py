@@ -7,9 +7,12 @@ held.
 
 import fcntl
 import os
+import time
 from pathlib import Path
 
 from denizen.errors import BadDeployment
+
+GLANCE_SECONDS = 0.5  # `holder` looks by taking the lock for an instant; that must not refuse a start
 
 
 class DirectoryLock:
@@ -22,14 +25,16 @@ class DirectoryLock:
     def acquire(self) -> None:
         """Take the lock. Raises `BadDeployment` naming the pid of the process that holds it."""
         handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            raise BadDeployment(
-                f"the deployment in {self.path.parent.parent} runs already (pid {holder(self.path) or 'unknown'}): "
-                "see `denizen status`, or stop it with `denizen down`"
-            ) from None
+        deadline = time.monotonic() + GLANCE_SECONDS
+        while not _try(handle, fcntl.LOCK_EX):
+            pid = holder(self.path)
+            if pid is not None or time.monotonic() > deadline:
+                os.close(handle)
+                raise BadDeployment(
+                    f"the deployment in {self.path.parent.parent} runs already (pid {pid or 'unknown'}): "
+                    "see `denizen status`, or stop it with `denizen down`"
+                )
+            time.sleep(0.01)
         os.ftruncate(handle, 0)
         os.write(handle, f"{os.getpid()}\n".encode())
         self._handle = handle
@@ -49,11 +54,17 @@ def holder(path: Path) -> int | None:
     except FileNotFoundError:
         return None
     try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
+        if _try(handle, fcntl.LOCK_SH):
+            return None
         text = os.read(handle, 32).decode(errors="replace").strip()
         return int(text) if text.isdigit() else None
-    else:
-        return None
     finally:
         os.close(handle)
+
+
+def _try(handle: int, kind: int) -> bool:
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

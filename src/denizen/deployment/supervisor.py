@@ -121,10 +121,8 @@ class Supervisor:
             self.gateway.choose_port()
         await self._start_servers()
         await self._prepare_shards()
-        admin_key = None
+        admin_key = None if self.deployment.record.born else await create_admin_key(self.deployment)
         if self.gateway:
-            if not self.deployment.record.born:
-                admin_key = await create_admin_key(self.deployment)
             self.narrator.step("Starting the gateway")
             await self.gateway.launch()
             self.narrator.done(f"Gateway on {self.gateway.running_state().url}")
@@ -180,8 +178,11 @@ class Supervisor:
             task.result()  # a keeper ends only by a defect, which must not pass silently
 
     def _note(self, text: str) -> None:
+        before = self._state.shards
         self._write_state(ready=True)
         self.narrator.note(text)
+        if any(server.port != before[name].port for name, server in self._state.shards.items()) and self.gateway:
+            self.gateway.kill()  # it holds addresses that are no longer right; its keeper starts it again
 
     async def _stop(self) -> None:
         if self.gateway and self.gateway.pid is not None:
