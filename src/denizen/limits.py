@@ -31,8 +31,9 @@ lock_timeout_ms = 2_000
 read_group_keys_max = 512  # look-ups of one query
 read_queue_keys_max = 20_000
 read_deadline_s = 5.0
-lanes_per_shard = 2
+lanes_per_shard = 1  # more only where a commit waits for another region: a fuller group beats a second lane
 reader_connections_per_shard = 4
+close_deadline_s = 3.0
 reconnect_pause_min_s = 0.02
 reconnect_pause_max_s = 1.0
 
@@ -55,6 +56,7 @@ access_log_flush_ms = 200
 # Routing
 fence_hold_s = 5.0  # how long a write waits for a fenced bucket
 fence_poll_s = 0.01
+map_retry_s = 1.0
 
 # Service
 optimistic_attempts_max = 8

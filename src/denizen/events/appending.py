@@ -86,7 +86,10 @@ def columns_of(writes: Sequence[Write]) -> tuple[list[Any], ...]:
         for action in append.names:
             name = action.name
             names.append((ordinal, action.action, name.kind.value, name.value, action.user_id, action.reservation))
-    return (*_transposed(commands, 9), *_transposed(events, 6), *_transposed(names, 6))
+    columns = _transposed(commands, 9)
+    if not any(columns[5]):
+        columns[5] = columns[6] = []
+    return (*columns, *_transposed(events, 6), *_transposed(names, 6))
 
 
 def _encoded(event: Any, actor: str, correlation_id: UUID | None) -> tuple[int, int, str, UUID | None, bytes]:

@@ -5,6 +5,7 @@ the same settings: plans that use indexes whatever the planner has seen of young
 durability even if the server's default is less.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
@@ -44,6 +45,14 @@ async def connect(arguments: dict[str, Any]) -> asyncpg.Connection:
     return await asyncpg.connect(**arguments | {"server_settings": settings, "timeout": limits.read_deadline_s})
 
 
+async def close_pool(pool: asyncpg.Pool) -> None:
+    """Close a pool in order; by force if its connections do not come back."""
+    try:
+        await asyncio.wait_for(pool.close(), limits.close_deadline_s)
+    except (*BROKEN, asyncpg.PostgresError):
+        pool.terminate()
+
+
 class ShardStore:
     """One shard, as a gateway uses it. Answers are futures, so that many can be awaited together."""
 
@@ -61,7 +70,7 @@ class ShardStore:
 
     async def start(self) -> None:
         """Open the lanes; connections are made when they are needed."""
-        self._pool = asyncpg.create_pool(
+        self._pool = await asyncpg.create_pool(  # makes no connection yet
             **self._connect_args
             | {"server_settings": SESSION_SETTINGS | self._connect_args.get("server_settings", {})},
             min_size=0,
@@ -76,7 +85,7 @@ class ShardStore:
         for lane in self._lanes():
             await lane.stop()
         if self._pool is not None:
-            self._pool.terminate()
+            await close_pool(self._pool)
 
     def append(self, append: Append, epoch: Epoch) -> Awaitable[Outcome]:
         """Append in a group; the outcome, or `Overloaded`, `Unavailable`, `OutcomeUnknown`."""

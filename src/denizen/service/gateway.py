@@ -40,10 +40,14 @@ class Gateway:
         self.kinds = kinds
 
     async def start(self) -> None:
-        """Open everything. Connections to shards are made as they are needed."""
-        await self.router.start()
-        await self.keys.start()
-        await self.sweeper.start()
+        """Open everything, or nothing. Connections to shards are made as they are needed."""
+        try:
+            await self.router.start()
+            await self.keys.start()
+            await self.sweeper.start()
+        except BaseException:
+            await self.stop()
+            raise
 
     async def stop(self) -> None:
         """Finish what was accepted, then close."""

@@ -9,9 +9,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
 import asyncpg
+import structlog
 
 from denizen import limits
-from denizen.errors import Moved, Unavailable
+from denizen.errors import DenizenError, Moved, Unavailable
 from denizen.events.records import Append, NameRecord, Outcome, Result, StoredUser
 from denizen.events.store import ShardStore
 from denizen.sharding.bucket_map import BucketMap, MapSource
@@ -20,6 +21,7 @@ from denizen.sharding.ids import Bucket, Epoch, ShardId, UserId, bucket_of
 from denizen.users.login_names import LoginName
 
 Answer = TypeVar("Answer")
+_log = structlog.get_logger()
 
 
 class Router:
@@ -126,4 +128,8 @@ class Router:
 
     async def _follow(self) -> None:
         while True:
-            self._map = await self._source.newer_than(self.map.version)
+            try:
+                self._map = await self._source.newer_than(self.map.version)
+            except (DenizenError, OSError) as error:  # serve on with the last map
+                _log.warning("map_not_followed", error=type(error).__name__)
+                await asyncio.sleep(limits.map_retry_s)
