@@ -49,7 +49,6 @@ rate_buckets_max = 10_000
 recent_idempotency_keys_max = 50_000
 password_jobs_max = 64  # hashes and verifications under way or waiting; more are shed with 429
 batch_passwords_max = 100  # plain passwords in one batch: each costs as much as a thousand registrations
-key_name_chars_max = 100
 access_log_lines_max = 10_000  # waiting to be written
 access_log_flush_ms = 200
 
