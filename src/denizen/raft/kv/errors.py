@@ -32,6 +32,10 @@ class KeyValueError(Exception):
             **self.facts,
         }
 
+    def as_etcd(self) -> tuple[int, str]:
+        """Return the gRPC code and the message that a client of etcd's gateway knows this error by."""
+        return _ETCD.get(self.code, (2, self.detail))
+
 
 class Malformed(KeyValueError):
     """The request breaks a rule; the detail names it."""
@@ -91,6 +95,12 @@ class StaleSequence(KeyValueError):
     code, status, title = "stale_sequence", 409, "Sequence already passed"
 
 
+class AnswerNotKept(KeyValueError):
+    """The request of a session was applied once already; its answer was too large to keep."""
+
+    code, status, title = "answer_not_kept", 409, "Applied before, answer not kept"
+
+
 class NoLeader(KeyValueError):
     """No leader is known or reachable; the operation was not started."""
 
@@ -145,6 +155,7 @@ _KINDS: tuple[type[KeyValueError], ...] = (
     FutureRevision,
     LostSession,
     StaleSequence,
+    AnswerNotKept,
     NoLeader,
     NotAMember,
     ConfigurationRefused,
@@ -153,6 +164,23 @@ _KINDS: tuple[type[KeyValueError], ...] = (
     Overloaded,
     Unavailable,
 )
+_ETCD: dict[str, tuple[int, str]] = {
+    "malformed": (3, "etcdserver: invalid request"),
+    "too_large": (3, "etcdserver: request is too large"),
+    "unauthenticated": (16, "etcdserver: invalid auth token"),
+    "no_such_route": (5, "Not Found"),
+    "lost_lease": (5, "etcdserver: requested lease not found"),
+    "lease_exists": (9, "etcdserver: lease already exists"),
+    "too_many_leases": (8, "etcdserver: too many requests"),
+    "compacted_revision": (11, "etcdserver: mvcc: required revision has been compacted"),
+    "future_revision": (11, "etcdserver: mvcc: required revision is a future revision"),
+    "no_leader": (14, "etcdserver: no leader"),
+    "not_a_member": (5, "etcdserver: member not found"),
+    "outcome_unknown": (14, "etcdserver: request timed out"),
+    "timed_out": (14, "etcdserver: request timed out"),
+    "overloaded": (8, "etcdserver: too many requests"),
+    "unavailable": (14, "etcdserver: server stopped"),
+}
 BY_CODE: dict[str, type[KeyValueError]] = {kind.code: kind for kind in _KINDS}
 
 

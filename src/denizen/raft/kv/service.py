@@ -7,7 +7,7 @@ leases' time.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any, Protocol
 
 from denizen.raft import errors as raft
@@ -109,14 +109,16 @@ class KeyValueService:
         assert isinstance(result, RangeResult)  # noqa: S101 - narrows the type
         return result
 
-    async def watch(self, query: WatchQuery, *, heartbeat_s: float = WATCH_HEARTBEAT_S) -> AsyncIterator[Changes]:
+    async def watch(
+        self, query: WatchQuery, *, heartbeat_s: float = WATCH_HEARTBEAT_S
+    ) -> AsyncGenerator[Changes, None]:
         """Yield changes from a revision on; the first one is empty and says where the watch begins."""
         check(Range(query.key, query.end))
         if not query.from_revision:
             await self.confirm()
         changes = self._machine.watches.follow(query, heartbeat_s)
         yield Changes(query.from_revision - 1 if query.from_revision else self.store.revision, [])
-        async with contextlib.aclosing(changes):  # type: ignore[type-var]
+        async with contextlib.aclosing(changes):
             async for change in changes:
                 yield change
 
@@ -127,8 +129,8 @@ class KeyValueService:
         """
         if self._next_reading is None:
             self._next_reading = self._loop.create_task(self._confirm_after(self._reading))
-        task = self._next_reading
-        await asyncio.shield(task)
+            self._next_reading.add_done_callback(_seen)
+        await asyncio.shield(self._next_reading)
 
     def lease_remaining_s(self, lease: int) -> float | None:
         """Return the seconds a lease has left, or None when this node does not count it (it does not lead)."""
@@ -164,3 +166,9 @@ class KeyValueService:
             for lease in self._clock.expired(self.store.leases, term, self._loop.time()):
                 with contextlib.suppress(errors.KeyValueError):  # another leader, or a later round, sees to it
                     await self.submit(RevokeLease(lease))
+
+
+def _seen(task: asyncio.Task[None]) -> None:
+    """All who waited may have gone: their loss is no defect of ours."""
+    if not task.cancelled():
+        task.exception()

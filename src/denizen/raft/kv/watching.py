@@ -6,7 +6,7 @@ for a slow reader, and nothing can be skipped or repeated; one that falls behind
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 
 from msgspec import Struct
 
@@ -52,7 +52,7 @@ class Watches:
         self._closed = True
         self.wake()
 
-    async def follow(self, query: WatchQuery, heartbeat_s: float) -> AsyncIterator[Changes]:
+    async def follow(self, query: WatchQuery, heartbeat_s: float) -> AsyncGenerator[Changes, None]:
         """Yield changes as they come, and an empty `Changes` when nothing happened for `heartbeat_s`.
 
         Raises `CompactedRevision` when the next revision to tell is forgotten, `Unavailable` when the node stops.
