@@ -50,7 +50,7 @@ def test_a_second_registration_changes_nothing() -> None:
 def test_each_event_changes_its_part_and_nothing_else() -> None:
     user = User(Status.ACTIVE, "a@example.com", name=Name("A"), locale="de", attributes={"a": 1, "b": {"c": 2}})
     replace = msgspec.structs.replace
-    for event, after in [
+    cases: list[tuple[events.UserEvent, User]] = [
         (events.EmailChanged("b@example.com"), replace(user, email="b@example.com")),
         (events.UsernameChanged("anna"), replace(user, username="anna")),
         (events.PhoneChanged("+491234"), replace(user, phone="+491234")),
@@ -60,7 +60,8 @@ def test_each_event_changes_its_part_and_nothing_else() -> None:
         (events.UserSuspended(), replace(user, status=Status.SUSPENDED)),
         (events.UserDeleted("asked"), User(Status.DELETED)),
         (events.UserErased(), User(Status.DELETED)),
-    ]:
+    ]
+    for event, after in cases:
         assert evolve(user, event) == after
 
 

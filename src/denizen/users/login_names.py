@@ -122,7 +122,9 @@ def normalise_phone(raw: str, country: str | None = None) -> str:
         raise _not_a_phone(f"must have at most {phone_chars_max} characters")
     check_characters("phone", raw)
     bare = _PHONE_PUNCTUATION.sub("", raw.strip())
-    return bare if _E164.fullmatch(bare) else _read_phone(raw, country)
+    if _E164.fullmatch(bare) and "(0)" not in raw:  # +49 (0)30: a trunk prefix, which only the numbering plan can drop
+        return bare
+    return _read_phone(raw, country)
 
 
 def _split_international(raw: str) -> tuple[str, str, str]:
