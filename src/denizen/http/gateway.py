@@ -1,0 +1,134 @@
+"""The gateway: each request from granian to its handler and back. This is the hot path; it has no layers.
+
+    route → key → scope → rate → query → handler → reply, metrics, log line
+
+Every way out is a reply: what is raised becomes a problem, and nothing a handler does can end the process. A client
+that goes away does not stop its request: a write is finished, and its outcome kept under its idempotency key.
+"""
+
+import re
+import secrets
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import count
+from time import perf_counter
+from typing import Final
+
+import structlog
+
+from denizen.errors import Unauthenticated
+from denizen.http.access_log import AccessLine, AccessLog
+from denizen.http.authorization import bearer_token, require_scope
+from denizen.http.limiter import rate_headers
+from denizen.http.problems import as_error, problem_reply
+from denizen.http.refusals import HeadersTooLarge, InvalidHeader, UriTooLong
+from denizen.http.replies import SECURITY_HEADERS, Reply, empty_reply
+from denizen.http.requests import Request, Scope, Transport, parse_query
+from denizen.http.router import Router
+from denizen.http.routes import ROUTES, Route
+from denizen.http.services import Services
+from denizen.limits import header_bytes_max, request_id_chars_max, uri_chars_max
+
+_log = structlog.get_logger()
+
+_REQUEST_ID: Final = re.compile(rf"[\x21-\x7e]{{1,{request_id_chars_max}}}")
+_UNROUTED: Final = "(none)"
+
+
+class Gateway:
+    """The RSGI application. Granian calls `__rsgi__` once a request."""
+
+    def __init__(self, services: Services, log: AccessLog | None = None) -> None:
+        self._services = services
+        self._router = Router(ROUTES)
+        self._queries = {route.name: route.query_names for route in ROUTES}
+        self._log = log
+        self._request_ids = _request_ids()
+
+    async def __rsgi__(self, scope: Scope, transport: Transport) -> None:
+        """Answer one request."""
+        started = perf_counter()
+        self._services.in_flight += 1
+        request = Request(scope, transport, self._request_id(scope))
+        try:
+            reply, code = await self._answer(scope, request), None
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a problem
+            reply, code = self._refuse(error, request)
+        finally:
+            self._services.in_flight -= 1
+        headers = [*reply.headers, *SECURITY_HEADERS, ("x-request-id", request.request_id)]
+        if request.bucket is not None:
+            headers += rate_headers(request.bucket)
+        transport.response_bytes(reply.status, headers, reply.body)
+        self._record(request, reply, perf_counter() - started, code)
+
+    async def _answer(self, scope: Scope, request: Request) -> Reply:
+        services = self._services
+        _check_headers(scope)
+        if len(request.path) + len(scope.query_string) > uri_chars_max:
+            raise UriTooLong(f"path and query may have at most {uri_chars_max} characters")
+        if request.method == "OPTIONS":
+            return empty_reply(204, [("allow", self._router.options(request.path))])
+        request.route, request.params = self._router.find(request.method, request.path)
+        route: Route = request.route
+        if route.scope is not None:
+            self._authorize(request, route.scope)
+        if scope.query_string:
+            request.query = parse_query(scope.query_string, self._queries[route.name])
+        return await route.handler(services, request)
+
+    def _authorize(self, request: Request, scope: str) -> None:
+        """The key of the request, if it may do this and not too often."""
+        services = self._services
+        key = services.keys.check(bearer_token(request.headers.get("authorization")))
+        if key is None:
+            raise Unauthenticated("this key is unknown or revoked")
+        request.key = key
+        require_scope(key, scope)
+        if key.rate_per_s is not None:
+            request.bucket = bucket = services.limiter.bucket(key.id, key.rate_per_s)
+            services.limiter.admit(bucket)
+
+    def _refuse(self, error: Exception, request: Request) -> tuple[Reply, str]:
+        known = as_error(error)
+        if known.code == "internal":
+            _log.error("unexpected_error", request_id=request.request_id, route=_route_of(request), exc_info=error)
+        return problem_reply(known, request.request_id), known.code
+
+    def _record(self, request: Request, reply: Reply, seconds: float, code: str | None) -> None:
+        route = _route_of(request)
+        method = request.method if request.route is not None or request.method == "OPTIONS" else "(other)"
+        self._services.metrics.answered(route, method, reply.status, seconds)
+        if self._log is not None:
+            key = None if request.key is None else request.key.id
+            level, ms = "error" if reply.status >= 500 else "info", round(seconds * 1e3, 3)
+            line = AccessLine(
+                datetime.now(UTC), level, "request", method, route, reply.status, ms, request.request_id, key, code
+            )
+            self._log.add(line)
+
+    def _request_id(self, scope: Scope) -> str:
+        """The client's `X-Request-Id` if it can be one, else a new one."""
+        given = scope.headers.get("x-request-id")
+        if given is not None and _REQUEST_ID.fullmatch(given):
+            return given
+        return next(self._request_ids)
+
+
+def _request_ids() -> Iterator[str]:
+    """UUIDs of version 8: 74 random bits of this process, and a counter. Cheaper than a random one each."""
+    noise = secrets.token_hex(10)
+    prefix = f"{noise[:8]}-{noise[8:12]}-8{noise[12:15]}-8{noise[15:18]}"
+    return (f"{prefix}-{number & 0xFFFF_FFFF_FFFF:012x}" for number in count(secrets.randbits(40)))
+
+
+def _route_of(request: Request) -> str:
+    return request.route.path if request.route is not None else _UNROUTED
+
+
+def _check_headers(scope: Scope) -> None:
+    headers = scope.headers
+    if sum(map(len, headers.values())) > header_bytes_max:
+        raise HeadersTooLarge(f"header fields may have at most {header_bytes_max} bytes")
+    if headers.get("host") is None and scope.http_version == "1.1":
+        raise InvalidHeader("Host", "HTTP/1.1 needs the header `Host`")

@@ -1,0 +1,1 @@
+"""What each route does: from a request to a reply, through the service. One file per noun."""

@@ -1,0 +1,2 @@
+def description_json() -> bytes:
+    return b"{}"

@@ -1,0 +1,235 @@
+"""The table of routes: the one place that says which there are.
+
+Routing, scopes, body limits, OpenAPI and docs/api.md are all made from it. A route names what is its own; what follows
+from its properties (401 where a scope is needed, 413 where there is a body …) is worked out here, once.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from msgspec import Struct
+
+from denizen import errors
+from denizen.errors import DenizenError
+from denizen.http import refusals, shapes
+from denizen.http.handlers import batches, keys, login_names, system, users
+from denizen.http.replies import JSON, Reply
+from denizen.http.requests import Request
+from denizen.http.services import Services
+from denizen.limits import batch_body_bytes_max, body_bytes_max, page_events_max, page_users_max
+
+Handler = Callable[[Services, Request], Awaitable[Reply]]
+Problems = tuple[type[DenizenError], ...]
+
+READ: Final = "users:read"
+WRITE: Final = "users:write"
+ADMIN: Final = "admin"
+METRICS: Final = "metrics:read"
+
+
+class Query(Struct, frozen=True):
+    """A query parameter; `schema` is its JSON schema."""
+
+    name: str
+    description: str
+    schema: dict[str, Any]
+
+
+class Route(Struct, frozen=True, kw_only=True):
+    """One operation of the API.
+
+    `scope` None: open to all. `reply` is the document of a success, None for no body, `text` for plain text. `writes`:
+    it takes `Idempotency-Key` and answers with a position. `conditional`: it takes `If-Match`. `cached`: it takes
+    `If-None-Match`.
+    """
+
+    name: str
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    scope: str | None
+    status: int = 200
+    reply: type | None = None
+    text: bool = False
+    body: type | None = None
+    body_required: bool = True
+    body_bytes_max: int = body_bytes_max
+    media_types: tuple[str, ...] = (JSON,)
+    query: tuple[Query, ...] = ()
+    writes: bool = False
+    conditional: bool = False
+    cached: bool = False
+    other_replies: tuple[tuple[int, type], ...] = ()
+    problems: Problems = ()
+
+    @property
+    def query_names(self) -> frozenset[str]:
+        """The names of its query parameters."""
+        return frozenset(query.name for query in self.query)
+
+    def all_problems(self) -> list[type[DenizenError]]:
+        """Every problem that this route can answer with, by status and code."""
+        found: set[type[DenizenError]] = {
+            refusals.InvalidParameter, refusals.UriTooLong, refusals.HeadersTooLarge, DenizenError, *self.problems,
+        }  # fmt: skip
+        if self.scope is not None:
+            found |= {errors.Unauthenticated, errors.Forbidden, errors.RateLimited, errors.Unavailable}
+            found |= {errors.Overloaded}
+        if self.body is not None:
+            found |= {
+                refusals.MalformedJson, refusals.BodyCutOff, refusals.BodyTimeout, refusals.BodyTooLarge,
+                refusals.UnsupportedMediaType, errors.Invalid,
+            }  # fmt: skip
+        if self.conditional:
+            found |= {errors.VersionConflict}
+        if self.writes:
+            found |= {errors.IdempotencyKeyReused, errors.OutcomeUnknown, errors.Moved, refusals.InvalidHeader}
+        if self.conditional or self.cached:
+            found |= {refusals.InvalidHeader}
+        return sorted(found, key=lambda error: (error.status, error.code))
+
+
+_GONE: Final[Problems] = (errors.UserNotFound, errors.UserDeleted)
+_CHANGES: Final[Problems] = (*_GONE, errors.WrongStatus)
+_LIMIT: Final = "How many at most."
+_MERGE_PATCH: Final = "application/merge-patch+json"
+
+
+def _limit(largest: int) -> Query:
+    return Query("limit", _LIMIT, {"type": "integer", "minimum": 1, "maximum": largest, "default": 100})
+
+
+_USERS: Final = (
+    Route(
+        name="create_user", method="POST", path="/v1/users", handler=users.create_user, scope=WRITE,
+        summary="Create a user", status=201, body=shapes.NewUser, reply=shapes.WrittenUser, writes=True,
+        problems=(errors.LoginNameTaken, errors.UserNotFound),
+    ),
+    Route(
+        name="list_users", method="GET", path="/v1/users", handler=users.list_users, scope=READ,
+        summary="List users in a stable order over all shards", reply=shapes.UserPage,
+        query=(
+            Query("cursor", "`next_cursor` of the page before. Opaque; never expires.", {"type": "string"}),
+            _limit(page_users_max),
+        ),
+    ),
+    Route(
+        name="get_user", method="GET", path="/v1/users/{id}", handler=users.get_user, scope=READ,
+        summary="Get a user, as it is or as it was", reply=shapes.UserDocument, cached=True, problems=_GONE,
+        query=(
+            Query("version", "The user as it was at this version.", {"type": "integer", "minimum": 1}),
+            Query("as_of", "The user as it was at this time (RFC 3339) or version.", {"type": "string"}),
+        ),
+    ),
+    Route(
+        name="change_user", method="PATCH", path="/v1/users/{id}", handler=users.change_user, scope=WRITE,
+        summary="Change a user by a JSON merge patch", body=shapes.UserChanges, reply=shapes.WrittenUser, writes=True,
+        media_types=(JSON, _MERGE_PATCH), conditional=True, problems=(*_CHANGES, errors.LoginNameTaken),
+    ),
+    Route(
+        name="delete_user", method="DELETE", path="/v1/users/{id}", handler=users.delete_user, scope=WRITE,
+        summary="Delete a user; its login names are free again, its history remains", body=shapes.Why,
+        body_required=False, reply=shapes.WrittenUser, writes=True, conditional=True, problems=_CHANGES,
+    ),
+    Route(
+        name="suspend_user", method="POST", path="/v1/users/{id}:suspend", handler=users.suspend_user, scope=WRITE,
+        summary="Suspend an active user", body=shapes.Why, body_required=False, reply=shapes.WrittenUser, writes=True,
+        conditional=True, problems=_CHANGES,
+    ),
+    Route(
+        name="reactivate_user", method="POST", path="/v1/users/{id}:reactivate", handler=users.reactivate_user,
+        scope=WRITE, summary="End a suspension", body=shapes.Why, body_required=False, reply=shapes.WrittenUser,
+        writes=True, conditional=True, problems=_CHANGES,
+    ),
+    Route(
+        name="get_history", method="GET", path="/v1/users/{id}/events", handler=users.get_history, scope=READ,
+        summary="A user's history: what, when, who and why", reply=shapes.EventPage, problems=(errors.UserNotFound,),
+        query=(
+            Query("after_version", "Start behind this version.", {"type": "integer", "minimum": 0, "default": 0}),
+            _limit(page_events_max),
+        ),
+    ),
+)  # fmt: skip
+
+_PASSWORDS_AND_NAMES: Final = (
+    Route(
+        name="set_password", method="PUT", path="/v1/users/{id}/password", handler=login_names.set_password,
+        scope=WRITE, summary="Set or remove a user's password", body=shapes.NewPassword, reply=shapes.WrittenUser,
+        writes=True, conditional=True, problems=_CHANGES,
+    ),
+    Route(
+        name="verify_password", method="POST", path="/v1/users/{id}/password/verify",
+        handler=login_names.verify_by_id, scope=READ, body=shapes.PasswordGuess, reply=shapes.PasswordVerdict,
+        summary="Whether this is the user's password; as slow for users that do not exist",
+    ),
+    Route(
+        name="find_user", method="GET", path="/v1/login-names/{kind}/{value}", handler=login_names.find_user,
+        scope=READ, summary="Get the user with a login name", reply=shapes.UserDocument, cached=True,
+        problems=(errors.UserNotFound,),
+    ),
+    Route(
+        name="verify_password_by_login_name", method="POST",
+        path="/v1/login-names/{kind}/{value}/password/verify", handler=login_names.verify_by_login_name, scope=READ,
+        summary="Whether this is the password of the user with a login name", body=shapes.PasswordGuess,
+        reply=shapes.PasswordVerdict,
+    ),
+)  # fmt: skip
+
+_BATCHES: Final = (
+    Route(
+        name="create_users", method="POST", path="/v1/users:batch", handler=batches.create_users, scope=WRITE,
+        summary="Create up to 1,000 users, with a result for each", body=shapes.NewUsers,
+        reply=shapes.CreationResults, body_bytes_max=batch_body_bytes_max, writes=True,
+    ),
+    Route(
+        name="get_users", method="POST", path="/v1/users:batch-get", handler=batches.get_users, scope=READ,
+        summary="Get up to 1,000 users by id, with a result for each", body=shapes.UserIds,
+        reply=shapes.LookupResults,
+    ),
+)  # fmt: skip
+
+_KEYS: Final = (
+    Route(
+        name="create_key", method="POST", path="/v1/keys", handler=keys.create_key, scope=ADMIN,
+        summary="Create an API key; its secret is shown this once", status=201, body=shapes.NewKey,
+        reply=shapes.CreatedKey,
+    ),
+    Route(
+        name="list_keys", method="GET", path="/v1/keys", handler=keys.list_keys, scope=ADMIN,
+        summary="List the API keys, revoked ones too", reply=shapes.KeyList,
+    ),
+    Route(
+        name="revoke_key", method="DELETE", path="/v1/keys/{key_id}", handler=keys.revoke_key, scope=ADMIN,
+        summary="Revoke an API key, everywhere within a second", status=204, problems=(refusals.KeyNotFound,),
+    ),
+)  # fmt: skip
+
+_SYSTEM: Final = (
+    Route(
+        name="live", method="GET", path="/health/live", handler=system.live, scope=None, reply=shapes.Health,
+        summary="Whether the process lives",
+    ),
+    Route(
+        name="ready", method="GET", path="/health/ready", handler=system.ready, scope=None, reply=shapes.Health,
+        summary="Whether the gateway reaches every shard and takes requests", other_replies=((503, shapes.Health),),
+    ),
+    Route(
+        name="metrics", method="GET", path="/metrics", handler=system.metrics, scope=METRICS, text=True,
+        summary="Metrics in Prometheus' text format",
+    ),
+    Route(
+        name="version", method="GET", path="/v1/version", handler=system.version, scope=None,
+        reply=shapes.ServiceVersion, summary="What is running",
+    ),
+    Route(
+        name="openapi", method="GET", path="/v1/openapi.json", handler=system.openapi, scope=None, reply=dict,
+        summary="This description",
+    ),
+    Route(
+        name="problem", method="GET", path="/problems/{code}", handler=system.problem, scope=None, text=True,
+        summary="What a problem's code means and what to do about it", problems=(refusals.RouteNotFound,),
+    ),
+)  # fmt: skip
+
+ROUTES: Final = (*_USERS, *_PASSWORDS_AND_NAMES, *_BATCHES, *_KEYS, *_SYSTEM)

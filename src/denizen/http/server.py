@@ -1,0 +1,166 @@
+"""The gateway process: one loop, on which granian's callbacks, the user service and its lanes all run.
+
+    start   service → password threads → access log → listen
+    stop    readiness off → no new connections → requests under way finish (`drain_s`) → log → threads → service
+
+SIGTERM and SIGINT stop; a second one stops at once. One process is one loop; more gateways are more processes.
+"""
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+import uvloop
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.server.embed import Server
+
+from denizen.deployment.layout import Deployment
+from denizen.errors import BadConfiguration
+from denizen.http.access_log import AccessLog
+from denizen.http.gateway import Gateway
+from denizen.http.idempotency import RecentKeys
+from denizen.http.limiter import Limiter
+from denizen.http.metrics import GatewayMetrics
+from denizen.http.passwords import PasswordPool
+from denizen.http.services import Services
+from denizen.limits import connections_max, drain_s, header_bytes_max, header_read_ms
+from denizen.service.gateway import Gateway as Engine
+from denizen.sharding.bucket_map import LocalMapSource
+from denizen.users.login_names import LoginNameKind
+
+_log = structlog.get_logger()
+
+
+def serve(deployment: Deployment, host: str, port: int) -> None:
+    """Serve this deployment until a signal asks to stop."""
+    configure_logs()
+    uvloop.run(_serve(deployment, host, port))
+
+
+async def _serve(deployment: Deployment, host: str, port: int) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _asked_to_stop, stop)
+    async with engine_of(deployment) as engine, listening(engine, host, port, log=True):
+        _log.info("gateway_ready", address=f"{host}:{port}", deployment=str(deployment.id))
+        await stop.wait()
+        _log.info("gateway_stopping")
+    _log.info("gateway_stopped")
+
+
+def _asked_to_stop(stop: asyncio.Event) -> None:
+    if stop.is_set():  # asked again: whoever asks does not want to wait
+        sys.exit(1)
+    stop.set()
+
+
+def engine_of(deployment: Deployment) -> Engine:
+    """The engine that serves this deployment's users; not started."""
+    return Engine(
+        {shard: server.connect_args for shard, server in deployment.shards.items()},
+        LocalMapSource(deployment.map_path),
+        deployment.hash_seed,
+        frozenset(LoginNameKind.from_word(word) for word in deployment.login_names),
+    )
+
+
+@asynccontextmanager
+async def listening(engine: Engine, host: str, port: int, *, log: bool = False) -> AsyncIterator[Services]:
+    """Serve a started engine over HTTP for the length of the block; at its end requests under way are finished."""
+    metrics = GatewayMetrics()
+    services = Services(engine.users, engine.keys, PasswordPool(), Limiter(), RecentKeys(), metrics)
+    access_log = AccessLog(_write_line, metrics.log_lines_lost.inc) if log else None
+    server = _http_server(Gateway(services, access_log), host, port)
+    await services.passwords.start()
+    if access_log is not None:
+        access_log.start()
+    task = asyncio.create_task(_run(server, host, port), name="http server")
+    try:
+        await _until_it_listens(task, host, port)
+        yield services
+    finally:
+        services.stopping = True
+        server.stop()  # type: ignore[no-untyped-call]
+        await _finished(task)
+        if access_log is not None:
+            await access_log.stop()
+        services.passwords.stop()
+
+
+def _http_server(gateway: Gateway, host: str, port: int) -> Server:
+    return Server(
+        gateway,
+        address=host,
+        port=port,
+        interface=Interfaces.RSGI,
+        http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(header_read_timeout=header_read_ms, max_buffer_size=2 * header_bytes_max),
+        websockets=False,
+        backlog=connections_max,
+        backpressure=connections_max,
+        log_enabled=False,
+    )
+
+
+async def _run(server: Server, host: str, port: int) -> None:
+    try:
+        await server.serve()
+    except (OSError, RuntimeError) as error:
+        raise BadConfiguration(f"cannot listen on {host}:{port}: {error}") from error
+
+
+async def _until_it_listens(task: "asyncio.Task[None]", host: str, port: int) -> None:
+    """Wait until a connection is taken; raise what ended the server if it did not come so far."""
+    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    loop = asyncio.get_running_loop()
+    while True:
+        if task.done():
+            await task
+            raise BadConfiguration(f"cannot listen on {host}:{port}")
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)
+            try:
+                await loop.sock_connect(probe, (address, port))
+            except OSError:
+                await asyncio.sleep(0.01)
+            else:
+                return
+
+
+async def _finished(task: "asyncio.Task[None]") -> None:
+    done, _ = await asyncio.wait({task}, timeout=drain_s)
+    if not done:
+        _log.warning("requests_cut_off", drain_s=drain_s)
+        task.cancel()
+        await asyncio.wait({task}, timeout=1.0)
+    elif (error := task.exception()) is not None:
+        _log.error("http_server_failed", exc_info=error)
+
+
+def configure_logs() -> None:
+    """Every log line is one JSON object on standard error, whoever writes it."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def _write_line(lines: bytes) -> None:
+    sys.stderr.buffer.write(lines)
+    sys.stderr.buffer.flush()

@@ -1,0 +1,26 @@
+"""What handlers work with: the user service, the keys, the password threads and the gateway's own records."""
+
+from msgspec import Struct
+
+from denizen.http.idempotency import RecentKeys
+from denizen.http.limiter import Limiter
+from denizen.http.metrics import GatewayMetrics
+from denizen.http.passwords import PasswordPool
+from denizen.service import UserService
+from denizen.service.keys import KeyRing
+
+
+class Services(Struct):
+    """The parts of one gateway process. `stopping` turns readiness off while it drains.
+
+    `in_flight` counts the requests being answered.
+    """
+
+    users: UserService
+    keys: KeyRing
+    passwords: PasswordPool
+    limiter: Limiter
+    recent_keys: RecentKeys
+    metrics: GatewayMetrics
+    stopping: bool = False
+    in_flight: int = 0
