@@ -43,7 +43,7 @@ uri_chars_max = 8_192
 header_bytes_max = 32_768  # request line and header fields; granian refuses more than twice this by itself
 header_read_ms = 10_000
 body_read_s = 15.0
-drain_s = 20.0
+drain_s = 10.0
 request_id_chars_max = 128
 rate_buckets_max = 10_000
 recent_idempotency_keys_max = 50_000
@@ -70,3 +70,18 @@ key_refresh_interval_s = 1.0
 key_name_chars_max = 100
 key_rate_per_s_max = 1_000_000
 api_keys_max = 10_000
+
+# A deployment on one machine
+shards_max = 64
+initdb_s = 120.0
+server_start_s = 60.0
+server_recovery_s = 900.0  # after a crash a server first replays its log
+server_stop_s = 60.0
+server_immediate_stop_s = 10.0
+server_log_bytes_max = 32 << 20
+migration_lock_s = 120
+shard_connect_s = 15.0
+gateway_start_s = 30.0
+gateway_end_s = 5.0  # after the drain
+probe_s = 3.0
+restart_delay_s_max = 15.0

@@ -10,20 +10,15 @@ from typing import Any
 
 import asyncpg
 
+from denizen import limits
 from denizen.deployment.config import hide_password
 from denizen.deployment.layout import Deployment, ShardServer
 from denizen.errors import BadDeployment
+from denizen.events.provisioning import check_identity, provision
 from denizen.postgres.binaries import OLDEST_MAJOR
 from denizen.postgres.migrations import Migration, migrate
 from denizen.postgres.server import DATABASE
 from denizen.sharding.bucket_map import BucketMap, initial_map, read_map, write_map
-
-CONNECT_SECONDS_MAX = 15.0
-
-OPEN_BUCKETS = """
-INSERT INTO denizen.buckets (bucket, epoch, state)
-SELECT bucket, epoch, 'open' FROM unnest($1::int[], $2::int[]) AS owned (bucket, epoch)
-"""
 
 
 def ensure_map(deployment: Deployment) -> BucketMap:
@@ -41,7 +36,8 @@ async def prepare_shard(deployment: Deployment, shard: ShardServer, bucket_map: 
     try:
         await _check_server(deployment, shard)
         ran = await migrate(shard.connect_args)
-        await _claim(deployment, shard, bucket_map)
+        if not deployment.record.born:
+            await _make_shard(deployment, shard, bucket_map)
     except BadDeployment as error:
         raise BadDeployment(f"shard {shard.id}: {error}") from error
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
@@ -68,7 +64,7 @@ async def _check_server(deployment: Deployment, shard: ShardServer) -> None:
 
 
 async def _connect(arguments: Mapping[str, Any]) -> asyncpg.Connection:
-    return await asyncpg.connect(**{"timeout": CONNECT_SECONDS_MAX, **arguments})
+    return await asyncpg.connect(**{"timeout": limits.shard_connect_s, **arguments})
 
 
 async def _create_database(arguments: Mapping[str, Any]) -> None:
@@ -79,38 +75,19 @@ async def _create_database(arguments: Mapping[str, Any]) -> None:
         await connection.close()
 
 
-async def _check_owner(connection: asyncpg.Connection, deployment: Deployment, shard: ShardServer) -> bool:
-    """Say whether the database is claimed; raise `BadDeployment` if by somebody else, or by nobody after the birth."""
+async def _check_owner(connection: asyncpg.Connection, deployment: Deployment, shard: ShardServer) -> None:
+    """Before anything is changed: raise `BadDeployment` if the data are somebody else's, or ours and gone."""
     exists = await connection.fetchval("SELECT to_regclass('denizen.shard') IS NOT NULL")
-    owner = await connection.fetchrow("SELECT deployment_id, shard_id FROM denizen.shard") if exists else None
-    if owner is None:
-        if deployment.record.born:
-            raise BadDeployment("its database is empty, but this deployment had data there: restore it from a backup")
-        return False
-    if (owner["deployment_id"], owner["shard_id"]) != (deployment.id, shard.id):
-        raise BadDeployment(
-            f"its database is shard {owner['shard_id']} of deployment {owner['deployment_id']}, "
-            f"not of this one ({deployment.id}): check the DSN"
-        )
-    return True
+    if exists and await connection.fetchval("SELECT EXISTS (SELECT FROM denizen.shard)"):
+        await check_identity(connection, deployment.id, shard.id)
+    elif deployment.record.born:
+        raise BadDeployment("its database is empty, but this deployment had data there: restore it from a backup")
 
 
-async def _claim(deployment: Deployment, shard: ShardServer, bucket_map: BucketMap) -> None:
+async def _make_shard(deployment: Deployment, shard: ShardServer, bucket_map: BucketMap) -> None:
     connection = await _connect(shard.connect_args)
     try:
-        async with connection.transaction():
-            await connection.execute("LOCK TABLE denizen.shard IN EXCLUSIVE MODE")
-            if await _check_owner(connection, deployment, shard):
-                return
-            await connection.execute(
-                "INSERT INTO denizen.shard (deployment_id, shard_id) VALUES ($1, $2)", deployment.id, shard.id
-            )
-            buckets = bucket_map.buckets_of(shard.id)
-            await connection.execute(
-                OPEN_BUCKETS,
-                buckets,
-                [bucket_map.epoch_of(bucket) for bucket in buckets],
-            )
+        await provision(connection, deployment.id, shard.id, bucket_map.buckets_of(shard.id))
         await connection.execute("VACUUM (ANALYZE) denizen.buckets")
     finally:
         await connection.close()

@@ -19,9 +19,9 @@ import msgspec
 from msgspec import Struct, field
 
 from denizen.errors import BadConfiguration
+from denizen.limits import shards_max
 from denizen.postgres.settings import GIB, MIB, connections_default
 
-SHARDS_MAX = 64
 LOGIN_NAMES = ("email", "username", "phone")
 CONFIG_FILE = "denizen.toml"
 PREFIX = "DENIZEN_"
@@ -45,7 +45,6 @@ class GatewaySection(Struct, frozen=True, forbid_unknown_fields=True):
     """`[gateway]`: the HTTP API."""
 
     listen: str = "127.0.0.1:0"
-    drain_s: float = 10.0
 
 
 class PostgresSection(Struct, frozen=True, forbid_unknown_fields=True):
@@ -169,10 +168,10 @@ def wrong(key: str, value: Any, allowed: str, origins: Mapping[str, str]) -> Bad
 
 def _check(config: Config, origins: Mapping[str, str]) -> None:
     deployment, gateway, postgres = config.deployment, config.gateway, config.postgres
-    if deployment.shards is not None and not 0 <= deployment.shards <= SHARDS_MAX:
-        raise wrong("deployment.shards", deployment.shards, f"a number from 1 to {SHARDS_MAX}", origins)
+    if deployment.shards is not None and not 0 <= deployment.shards <= shards_max:
+        raise wrong("deployment.shards", deployment.shards, f"a number from 1 to {shards_max}", origins)
     if deployment.shards == 0 and not deployment.shard_dsns:
-        raise wrong("deployment.shards", 0, f"a number from 1 to {SHARDS_MAX} (0 only with DSNs of servers)", origins)
+        raise wrong("deployment.shards", 0, f"a number from 1 to {shards_max} (0 only with DSNs of servers)", origins)
     _check_dsns(deployment.shard_dsns, origins)
     names = deployment.login_names
     if not names or len(set(names)) != len(names) or not set(names) <= set(LOGIN_NAMES):
@@ -183,8 +182,6 @@ def _check(config: Config, origins: Mapping[str, str]) -> None:
         parse_listen(gateway.listen)
     except ValueError as error:
         raise wrong("gateway.listen", gateway.listen, str(error), origins) from None
-    if not 0 <= gateway.drain_s <= 600:
-        raise wrong("gateway.drain_s", gateway.drain_s, "seconds from 0 to 600", origins)
     if postgres.memory is not None and parse_size(postgres.memory) < 128 * MIB:
         raise wrong("postgres.memory", postgres.memory, 'a size such as "512MB" or "8GB", at least 128MB', origins)
     if not 20 <= postgres.max_connections <= 10_000:

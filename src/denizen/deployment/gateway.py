@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 
+from denizen import limits
 from denizen.deployment.config import GatewaySection, parse_listen
 from denizen.deployment.layout import Deployment
 from denizen.deployment.state import GatewayState
@@ -14,10 +15,7 @@ from denizen.postgres.ports import find_port, is_free
 from denizen.postgres.processes import spawn
 from denizen.postgres.server import open_log
 
-START_SECONDS_MAX = 30.0
-PROBE_SECONDS_MAX = 2.0
 PROBE_PAUSE_SECONDS = 0.05
-KILL_AFTER_DRAIN_SECONDS = 5.0
 
 
 class GatewayProcess:
@@ -29,7 +27,6 @@ class GatewayProcess:
         self.deployment = deployment
         self.restarts = 0
         self.host, self.port = parse_listen(config.listen)
-        self._drain_s = config.drain_s
         self._found = self.port == 0
         self._process: subprocess.Popen[bytes] | None = None
         self._log = deployment.logs / "gateway.log"
@@ -73,7 +70,7 @@ class GatewayProcess:
         with open_log(self._log) as log:
             self._log_from = log.tell()
             self._process = spawn([*command, "--listen", where], log=log)
-        deadline = asyncio.get_running_loop().time() + START_SECONDS_MAX
+        deadline = asyncio.get_running_loop().time() + limits.gateway_start_s
         while not await self.answers():
             if self.exit_code is not None or asyncio.get_running_loop().time() > deadline:
                 raise BadDeployment(f"the gateway does not start:\n{self.said()}")
@@ -89,7 +86,7 @@ class GatewayProcess:
             return
         if self.pid is not None:
             self._process.send_signal(signal.SIGTERM)
-        if not await until(lambda: self.exit_code is not None, self._drain_s + KILL_AFTER_DRAIN_SECONDS):
+        if not await until(lambda: self.exit_code is not None, limits.drain_s + limits.gateway_end_s):
             self.kill()
         self._process.wait()
 
@@ -106,11 +103,11 @@ class GatewayProcess:
         return "\n".join(text.splitlines()[-lines:]) or "(it logged nothing)"
 
 
-async def answers_http(gateway: GatewayState, path: str = "/health") -> bool:
+async def answers_http(gateway: GatewayState, path: str = "/health/live") -> bool:
     """Say whether an HTTP server answers at the gateway's address, whatever it says."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(gateway.host, gateway.host)  # noqa: S104
     try:
-        async with asyncio.timeout(PROBE_SECONDS_MAX):
+        async with asyncio.timeout(limits.probe_s):
             reader, writer = await asyncio.open_connection(host, gateway.port)
             writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
             try:

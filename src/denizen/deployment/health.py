@@ -10,12 +10,11 @@ from typing import Any
 import asyncpg
 from msgspec import Struct
 
+from denizen import limits
 from denizen.deployment.gateway import answers_http
 from denizen.deployment.layout import Deployment, ShardServer
 from denizen.deployment.lock import holder
 from denizen.sharding.bucket_map import counts, read_map
-
-ASK_SECONDS_MAX = 3.0
 
 FIGURES = """
 SELECT current_setting('server_version') AS version,
@@ -103,7 +102,7 @@ async def _ask_shard(deployment: Deployment, shard: ShardServer, buckets: int) -
     if known is not None:
         facts |= {"port": known.port, "pid": known.pid, "restarts": known.restarts}
     try:
-        async with asyncio.timeout(ASK_SECONDS_MAX):
+        async with asyncio.timeout(limits.probe_s):
             connection = await asyncpg.connect(**shard.connect_args)
             try:
                 figures = await connection.fetchrow(FIGURES)

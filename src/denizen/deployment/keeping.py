@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+from denizen import limits
 from denizen.deployment.waiting import until
 from denizen.errors import DenizenError
 
 FIRST_DELAY_SECONDS = 0.1
-DELAY_SECONDS_MAX = 15.0
 HEALTHY_SECONDS = 60.0
 
 
@@ -32,7 +32,7 @@ def next_delay(last_seconds: float, lived_seconds: float) -> float:
     """Return how long to wait before the next start of a child that lived so long, after a wait of `last_seconds`."""
     if lived_seconds >= HEALTHY_SECONDS or last_seconds == 0:
         return FIRST_DELAY_SECONDS
-    return min(last_seconds * 2, DELAY_SECONDS_MAX)
+    return min(last_seconds * 2, limits.restart_delay_s_max)
 
 
 async def keep_running(child: Child, tell: Callable[[str], None]) -> None:

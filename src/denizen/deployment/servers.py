@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from denizen import limits
 from denizen.deployment.config import PostgresSection
 from denizen.deployment.layout import Deployment
 from denizen.deployment.state import ServerState
@@ -21,10 +22,8 @@ from denizen.postgres.accounts import (
 from denizen.postgres.binaries import Binaries, find_binaries
 from denizen.postgres.cluster import NewCluster
 from denizen.postgres.leftovers import clear_leftovers
-from denizen.postgres.server import STOP_SECONDS_MAX, Server, ServerPlan, socket_fits
+from denizen.postgres.server import Server, ServerPlan, socket_fits
 from denizen.postgres.settings import machine_memory_bytes, shard_settings
-
-RECOVERY_SECONDS_MAX = 900.0  # after a crash a server first replays its log
 
 
 class ShardProcess(Server):
@@ -42,8 +41,8 @@ class ShardProcess(Server):
 
     async def ready(self) -> None:
         """Wait until the server takes connections. Raises `BadDeployment` with its log if it does not."""
-        if not await until(self.check_ready, RECOVERY_SECONDS_MAX):
-            raise BadDeployment(f"{self.name} is not ready after {RECOVERY_SECONDS_MAX:.0f} s:\n{self.said()}")
+        if not await until(self.check_ready, limits.server_recovery_s):
+            raise BadDeployment(f"{self.name} is not ready after {limits.server_recovery_s:.0f} s:\n{self.said()}")
 
     def running_state(self) -> ServerState:
         """Return what other processes need to know."""
@@ -127,7 +126,7 @@ class Servers:
             await process.ready()
         return notes
 
-    async def stop(self, seconds: float = STOP_SECONDS_MAX) -> None:
+    async def stop(self, seconds: float = limits.server_stop_s) -> None:
         """Stop every server, side by side; after `seconds` without waiting for their clients or checkpoints."""
         for process in self.processes:
             process.begin_stop()

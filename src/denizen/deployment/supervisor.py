@@ -29,8 +29,6 @@ from denizen.deployment.lock import DirectoryLock
 from denizen.deployment.servers import Servers
 from denizen.deployment.state import write_state
 
-FAST_STOP_SECONDS = 5.0
-
 
 class Ready(Struct, frozen=True):
     """What people need when everything runs; `admin_key` only at the first start."""

@@ -13,13 +13,13 @@ import tempfile
 from pathlib import Path
 from typing import IO
 
+from denizen import limits
 from denizen.errors import BadDeployment
 from denizen.postgres.accounts import Account, give
 from denizen.postgres.binaries import Binaries
 from denizen.postgres.processes import postgres_environment, spawn
 
 OWNER = "denizen"
-INITDB_SECONDS_MAX = 120.0
 
 
 class NewCluster:
@@ -56,7 +56,7 @@ class NewCluster:
         Raises `BadDeployment` with what `initdb` said if it failed.
         """
         try:
-            code = self._process.wait(timeout=INITDB_SECONDS_MAX)
+            code = self._process.wait(timeout=limits.initdb_s)
         except subprocess.TimeoutExpired:
             self._process.kill()
             code = self._process.wait()

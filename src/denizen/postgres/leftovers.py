@@ -11,10 +11,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from denizen import limits
 from denizen.errors import BadDeployment
-
-FAST_SECONDS_MAX = 30.0
-IMMEDIATE_SECONDS_MAX = 10.0
 
 
 def clear_leftovers(data: Path) -> int | None:
@@ -56,7 +54,7 @@ def _is_zombie(pid: int) -> bool:
 
 
 def _stop(pid: int, data: Path) -> None:
-    for number, seconds in ((signal.SIGINT, FAST_SECONDS_MAX), (signal.SIGQUIT, IMMEDIATE_SECONDS_MAX)):
+    for number, seconds in ((signal.SIGINT, limits.server_stop_s), (signal.SIGQUIT, limits.server_immediate_stop_s)):
         try:
             os.kill(pid, number)
         except ProcessLookupError:

@@ -15,11 +15,11 @@ from typing import Any
 import asyncpg
 from msgspec import Struct
 
+from denizen import limits
 from denizen.errors import BadDeployment
 
 SCHEMA = "denizen"
 LOCK_KEY = 0x64656E697A656E  # "denizen"
-LOCK_SECONDS_MAX = 120
 FILE_NAME = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
 
 BOOKKEEPING = """
@@ -69,7 +69,7 @@ async def migrate(connect_args: Mapping[str, Any], *, migrations: Sequence[Migra
     known = known_migrations() if migrations is None else migrations
     connection = await asyncpg.connect(**connect_args)
     try:
-        await connection.execute(f"SET lock_timeout = '{LOCK_SECONDS_MAX}s'")
+        await connection.execute(f"SET lock_timeout = '{limits.migration_lock_s}s'")
         await connection.execute("SELECT pg_advisory_lock($1)", LOCK_KEY)
         await connection.execute("RESET lock_timeout")
         await connection.execute(BOOKKEEPING)

@@ -18,6 +18,7 @@ from typing import IO, Any
 
 from msgspec import Struct, structs
 
+from denizen import limits
 from denizen.errors import BadDeployment
 from denizen.postgres.accounts import Account, give
 from denizen.postgres.binaries import Binaries
@@ -30,11 +31,7 @@ from denizen.postgres.settings import render
 HOST = "127.0.0.1"
 DATABASE = "denizen"
 SOCKET_PATH_BYTES_MAX = 100
-START_SECONDS_MAX = 60.0
-STOP_SECONDS_MAX = 60.0
-IMMEDIATE_SECONDS_MAX = 10.0
 POLL_SECONDS = 0.01
-LOG_BYTES_MAX = 32 << 20
 
 
 class ServerPlan(Struct, frozen=True):
@@ -97,7 +94,7 @@ class Server:
         self.stopped_leftover = clear_leftovers(self.plan.data)
         self._spawn(find_port(self.plan.port, host=HOST, taken=taken))
 
-    def wait_ready(self, seconds: float = START_SECONDS_MAX) -> None:
+    def wait_ready(self, seconds: float = limits.server_start_s) -> None:
         """Wait until the server takes connections; a port lost to somebody else meanwhile is replaced.
 
         Raises `BadDeployment` with the end of the server's log if it stops, or takes longer than `seconds`.
@@ -141,12 +138,12 @@ class Server:
         if self.pid is not None and self._process is not None:
             self._process.send_signal(signal.SIGINT)
 
-    def stop(self, seconds: float = STOP_SECONDS_MAX) -> None:
+    def stop(self, seconds: float = limits.server_stop_s) -> None:
         """Stop the server and wait for its end; after `seconds` by an immediate shutdown (recovery at next start)."""
         if self._process is None:
             return
         self.begin_stop()
-        for limit, then in ((seconds, signal.SIGQUIT), (IMMEDIATE_SECONDS_MAX, signal.SIGKILL)):
+        for limit, then in ((seconds, signal.SIGQUIT), (limits.server_immediate_stop_s, signal.SIGKILL)):
             try:
                 self._process.wait(timeout=limit)
                 return
@@ -217,7 +214,7 @@ class Server:
 
 def open_log(path: Path) -> IO[bytes]:
     """Open a server's log for appending; one that grew large is put aside, the one before it is dropped."""
-    if path.exists() and path.stat().st_size > LOG_BYTES_MAX:
+    if path.exists() and path.stat().st_size > limits.server_log_bytes_max:
         path.replace(path.with_suffix(".log.1"))
     file = path.open("ab")
     path.chmod(0o600)
