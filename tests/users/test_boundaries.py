@@ -1,12 +1,13 @@
 """The domain stands alone: it imports nothing else of ours, and says nothing that others say differently."""
 
 import ast
+import pickle
 from pathlib import Path
 
 import denizen.limits
 import denizen.users
 from denizen.users import limits
-from denizen.users.rejections import CODES
+from denizen.users.rejections import CODES, Rejected
 
 SOURCES = sorted(Path(denizen.users.__file__).parent.glob("*.py"))
 
@@ -35,3 +36,8 @@ def test_every_code_is_used_and_every_used_code_is_declared() -> None:
         if isinstance(node, ast.Constant) and node.value in CODES
     }
     assert used == set(CODES)
+
+
+def test_a_rejection_can_cross_processes() -> None:
+    back = pickle.loads(pickle.dumps(Rejected("email_invalid", "email", "not an email")))  # noqa: S301  # our own bytes
+    assert (back.code, back.field, back.detail, str(back)) == ("email_invalid", "email", "not an email", "not an email")

@@ -40,7 +40,10 @@ class Rejected(ValueError):
     """
 
     def __init__(self, code: str, field: str | None, detail: str) -> None:
-        super().__init__(detail)
+        super().__init__(code, field, detail)  # all three, so that it survives the way back from another process
         self.code = code
         self.field = field
         self.detail = detail
+
+    def __str__(self) -> str:
+        return self.detail
