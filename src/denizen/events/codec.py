@@ -110,7 +110,7 @@ class Codec:
         document = msgspec.msgpack.decode(data)
         for upcaster in event_type.upcasters[schema - 1 :]:
             document = upcaster(document)
-        return cast(Event, msgspec.convert(document, event_type.struct))
+        return cast(Event, self._decoders[number, event_type.schema](self._encode(document)))
 
 
 codec: Final = Codec()

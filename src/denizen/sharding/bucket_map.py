@@ -27,6 +27,8 @@ class BucketMap(Struct, frozen=True):
     epochs: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        if self.version < 1 or len(set(self.shards)) != len(self.shards):
+            raise ValueError("a map has a version from 1, and names each shard once")
         if len(self.owners) != BUCKETS or len(self.epochs) != BUCKETS:
             raise ValueError(f"a map has {BUCKETS} owners and epochs")
         if not all(0 <= owner < len(self.shards) for owner in self.owners):
@@ -83,11 +85,13 @@ class LocalMapSource:
         self._map: BucketMap | None = None
 
     async def current(self) -> BucketMap:
-        """The map in the file, read again only if the file changed."""
-        stat = self._path.stat()
-        stamp = (stat.st_mtime_ns, stat.st_ino)
+        """The map in the file, read again only if the file changed; `BadDeployment` if it cannot be read."""
+        stamp = _stamp(self._path)
         if self._map is None or stamp != self._stamp:
-            self._map, self._stamp = read_map(self._path), stamp
+            found = read_map(self._path)
+            if self._map is None or found.version > self._map.version:
+                self._map = found
+            self._stamp = stamp
         return self._map
 
     async def newer_than(self, version: int) -> BucketMap:
@@ -97,12 +101,24 @@ class LocalMapSource:
         return found
 
 
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return stat.st_mtime_ns, stat.st_ino
+
+
 def read_map(path: Path) -> BucketMap:
     """The map in the file at `path`; `BadDeployment` if it is missing or damaged."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=BucketMap)
     except (OSError, msgspec.DecodeError) as error:
-        raise BadDeployment(f"the bucket map {path} cannot be read ({error}); restore it from a backup") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> BadDeployment:
+    return BadDeployment(f"the bucket map {path} cannot be read ({error}); restore it from a backup")
 
 
 def write_map(path: Path, bucket_map: BucketMap) -> None:

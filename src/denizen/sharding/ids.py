@@ -4,6 +4,7 @@ A user id is a UUID version 8 (RFC 9562, 5.8): 48 bits of Unix milliseconds, 4 b
 variant, 62 bits random. The time comes first, so new rows land together in an index.
 """
 
+import re
 import secrets
 from typing import Final, NewType
 from uuid import UUID
@@ -23,6 +24,8 @@ BUCKETS: Final = 4096  # fixed for the life of a deployment
 _VERSION_8: Final = 0x8 << 76
 _VARIANT: Final = 0b10 << 62
 _RANDOM_BITS: Final = 62
+_USER_ID: Final = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
+_SEQUENCE_MAX: Final = (1 << 63) - 1
 
 
 def user_id(milliseconds: int, bucket: int, noise: int) -> UserId:
@@ -41,14 +44,13 @@ def bucket_of(identifier: UUID) -> Bucket:
 
 
 def parse_user_id(text: str) -> UserId:
-    """The user id in `text`; `Invalid` if it is no UUID of version 8."""
-    try:
-        identifier = UUID(text)
-    except ValueError:
-        raise Invalid(f"{text!r:.60} is not a user id: it must be a UUID", field="id", rule="user_id") from None
-    if identifier.int >> 76 & 0xF != 0x8 or len(text) != 36:
+    """The user id in `text`; `Invalid` unless it is a UUID of version 8 in its usual form of 36 characters.
+
+    The id of a login name's stream is refused too (its variant differs): it names no user.
+    """
+    if _USER_ID.fullmatch(text) is None:
         raise Invalid(f"{text!r:.60} is not a user id of this service", field="id", rule="user_id")
-    return UserId(identifier)
+    return UserId(UUID(text))
 
 
 class Position(Struct, frozen=True, order=True):
@@ -69,6 +71,11 @@ class Position(Struct, frozen=True, order=True):
             position = cls(Bucket(int(bucket, 16)), Sequence(int(sequence, 16)))
         except ValueError:
             position = None
-        if not dash or position is None or position.token() != token or position.bucket >= BUCKETS:
+        if (
+            not dash
+            or position is None
+            or position.token() != token
+            or not (0 <= position.bucket < BUCKETS and 0 <= position.sequence <= _SEQUENCE_MAX)
+        ):
             raise Invalid("the position token is not one that this service gave", field="position", rule="position")
         return position
