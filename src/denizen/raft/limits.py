@@ -37,4 +37,5 @@ tick_ms = 10
 tick_ms_min = 1
 election_ms = 150
 heartbeat_ms = 40
+lease_margin_ms = 30
 propose_s = 5.0

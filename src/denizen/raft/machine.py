@@ -5,10 +5,10 @@ from typing import Any, Protocol
 
 
 class StateMachine(Protocol):
-    """The replicated state: every node applies the same commands in the same order and comes to the same state.
+    """The replicated state: every node applies the same commands in the same order.
 
-    So: no clock, no randomness, no I/O in `apply`; put what is needed of them into the command. All three methods run on
-    the event loop's thread.
+    So: no clock, no randomness, no I/O in `apply`; put what is needed of them into the command. All three methods run
+    on the event loop's thread.
     """
 
     def apply(self, index: int, command: bytes) -> Any:

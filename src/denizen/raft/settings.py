@@ -45,6 +45,7 @@ class Settings:
     heartbeat_ms: int = limits.heartbeat_ms
     propose_s: float = limits.propose_s
     lease_reads: bool = False
+    lease_margin_ms: int = limits.lease_margin_ms
     command_bytes_max: int = limits.command_bytes_max
     proposals_waiting_max: int = limits.proposals_waiting_max
     segment_bytes: int = limits.segment_bytes

@@ -2,8 +2,8 @@
 
 A client opens a session, which is an entry of the log whose index is its id, and numbers its requests from 1. The
 table here is part of the replicated state: per session it keeps the results of the requests whose answers the client
-may still miss. A repeated request gets the kept result. The table is bounded: the session unused for longest (in the log's
-order) goes first, and a request of a forgotten session is refused, never applied by guess.
+may still miss. A repeated request gets the kept result. The table is bounded: the session unused for longest (in the
+log's order) goes first, and a request of a forgotten session is refused, never applied by guess.
 """
 
 from collections import OrderedDict

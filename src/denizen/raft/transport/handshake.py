@@ -39,6 +39,8 @@ class Local:
     node: int
     incarnation: str
     secret: bytes
+    address: str = ""
+    """Where this node listens, told to peers that do not know it yet."""
     accepts: Callable[[int, str], str | None] = lambda node, incarnation: None
     """Why a node with this incarnation is refused, or None."""
 
@@ -49,6 +51,7 @@ class Remote:
 
     node: int
     incarnation: str
+    address: str
 
 
 async def connect(channel: Channel, local: Local, peer: int) -> Remote:
@@ -61,6 +64,7 @@ async def connect(channel: Channel, local: Local, peer: int) -> Remote:
             "from": local.node,
             "to": peer,
             "incarnation": local.incarnation,
+            "address": local.address,
             "nonce": nonce,
         }
     )
@@ -76,7 +80,7 @@ async def connect(channel: Channel, local: Local, peer: int) -> Remote:
     answer = _fields(await channel.receive())
     if not hmac.compare_digest(_bytes(answer, "proof"), _proof(local.secret, "acceptor", transcript)):
         raise PeerRefused(f"node {peer} does not know the cluster's secret")
-    remote = Remote(peer, _text(fields, "incarnation"))
+    remote = Remote(peer, _text(fields, "incarnation"), "")
     _check_incarnation(local, remote)
     channel.seal(_proof(local.secret, "to acceptor", transcript), _proof(local.secret, "to connector", transcript))
     return remote
@@ -102,7 +106,7 @@ async def _accept(channel: Channel, local: Local) -> Remote:
         raise PeerRefused(f"this is node {local.node}, the peer wants node {fields['to']}")
     if len(_bytes(fields, "nonce")) != _NONCE_BYTES:
         raise PeerRefused("the nonce is too short")
-    remote = Remote(_integer(fields, "from"), _text(fields, "incarnation"))
+    remote = Remote(_integer(fields, "from"), _text(fields, "incarnation"), _text(fields, "address"))
     challenge = _encode(
         {
             "version": VERSION,

@@ -15,6 +15,7 @@ class Transport:
     """Starts, uses and stops the connections. Callbacks run on the event loop.
 
     `on_frame(peer, frame)`: a frame of a peer that proved who it is. `on_link(peer, up)`: the own link to it changed.
+    `on_peer(peer, address)`: it connected, and says that it listens there.
     """
 
     def __init__(
@@ -23,9 +24,10 @@ class Transport:
         tls: Tls | None,
         on_frame: Callable[[int, bytes], None],
         on_link: Callable[[int, bool], None],
+        on_peer: Callable[[int, str], None],
     ) -> None:
         self._local, self._tls = local, tls
-        self._on_frame, self._on_link = on_frame, on_link
+        self._on_frame, self._on_link, self._on_peer = on_frame, on_link, on_peer
         self._server: asyncio.Server | None = None
         self._links: dict[int, Link] = {}
         self._incoming: dict[Channel, asyncio.Task[None] | None] = {}
@@ -104,6 +106,7 @@ class Transport:
             return
         peer = remote.node
         self._incoming[channel] = None
+        self._on_peer(peer, remote.address)
         channel.listen(lambda frame: self._on_frame(peer, frame), lambda: self._gone(channel))
 
     def _gone(self, channel: Channel) -> None:

@@ -11,18 +11,28 @@ All methods block; the node calls them from its disk thread, one at a time.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from denizen.raft.errors import DiskFailed
 from denizen.raft.types import Entry, HardState
 from denizen.raft.wal.files import Disk
 from denizen.raft.wal.mark import Mark, MarkFile
-from denizen.raft.wal.record import SEGMENT_HEADER_BYTES, RecordKind, SegmentHeader, encode_record
+from denizen.raft.wal.record import DROP, SEGMENT_HEADER_BYTES, RecordKind, SegmentHeader, encode_record
 from denizen.raft.wal.recovery import Recovered, Segment, damaged, recover, segment_path
 
-__all__ = ["DurableLog", "Recovered"]
+__all__ = ["Base", "DurableLog", "Recovered"]
 
 _HARD_STATE, _BASE, _ENTRY = int(RecordKind.HARD_STATE), int(RecordKind.BASE), int(RecordKind.ENTRY)
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The log begins after this place, which a snapshot stands for. Entries after it stay only if `keep`."""
+
+    index: int
+    term: int
+    keep: bool = True
 
 
 class DurableLog:
@@ -34,7 +44,7 @@ class DurableLog:
         self._disk = disk or Disk()
         self._segments: list[Segment] = []
         self._hard_state = HardState()
-        self._base = (0, 0)
+        self._base: Base | None = None
         self._fd = -1
         self._reserved = 0
         self._mark: MarkFile | None = None
@@ -51,7 +61,8 @@ class DurableLog:
         mark_file = self._mark = MarkFile(self._directory / "durable.mark", self._disk)
         recovered, self._segments = recover(self._directory, self._disk, mark_file.mark)
         self._hard_state = recovered.hard_state or self._hard_state
-        self._base = (recovered.base_index, recovered.base_term)
+        if recovered.base_index:
+            self._base = Base(recovered.base_index, recovered.base_term)
         try:
             self._disk.sync_directory(self._directory)
             if not self._segments and not new:
@@ -68,16 +79,16 @@ class DurableLog:
         self,
         hard_state: HardState | None = None,
         entries: Sequence[Entry] = (),
-        base: tuple[int, int] | None = None,
+        base: Base | None = None,
     ) -> None:
         """Write one batch and sync it: durable when this returns. Raises `DiskFailed`, then and ever after.
 
-        `base` (index, term) says that a snapshot, already durable, stands for every entry up to it.
+        `base` says that a snapshot, already durable, stands for every entry up to it.
         """
         if self._failure is not None:
             raise self._failed(self._failure)
         self._hard_state = hard_state or self._hard_state
-        self._base = base or self._base
+        self._base = replace(base, keep=True) if base is not None else self._base
         try:
             self._append(hard_state, entries, base)
         except OSError as error:
@@ -100,7 +111,7 @@ class DurableLog:
             self._mark.close()
             self._mark = None
 
-    def _append(self, hard_state: HardState | None, entries: Sequence[Entry], base: tuple[int, int] | None) -> None:
+    def _append(self, hard_state: HardState | None, entries: Sequence[Entry], base: Base | None) -> None:
         segment = self._segments[-1]
         parts, size = self._encode(hard_state, entries, base, segment)
         if segment.end + size > self._reserved and segment.end > SEGMENT_HEADER_BYTES:
@@ -112,14 +123,14 @@ class DurableLog:
         self._disk.sync(self._fd)
         segment.end += size
         if entries:
-            segment.last_index = max(segment.last_index, entries[-1].index)
+            segment.last_index = max(segment.last_index, *(entry.index for entry in entries))
         self.syncs += 1
         self.bytes_written += size
         self._note_durable(segment)
 
     @staticmethod
     def _encode(
-        hard_state: HardState | None, entries: Sequence[Entry], base: tuple[int, int] | None, segment: Segment
+        hard_state: HardState | None, entries: Sequence[Entry], base: Base | None, segment: Segment
     ) -> tuple[list[bytes], int]:
         """The records of one batch, the hard state first: a torn batch keeps a prefix, which must make sense."""
         parts: list[bytes] = []
@@ -127,7 +138,7 @@ class DurableLog:
         if hard_state is not None:
             size += encode_record(parts, seed, durable, _HARD_STATE, hard_state.term, hard_state.vote, b"")
         if base is not None:
-            size += encode_record(parts, seed, durable, _BASE, base[1], base[0], b"")
+            size += encode_record(parts, seed, durable, _BASE, base.term, base.index, b"" if base.keep else DROP)
         for entry in entries:
             size += encode_record(parts, seed, durable, _ENTRY + entry.kind, entry.term, entry.index, entry.data)
         return parts, size
@@ -139,7 +150,7 @@ class DurableLog:
         fd = self._disk.create(temporary)
         try:
             self._disk.reserve(fd, reserve)
-            parts, size = self._encode(self._hard_state, (), self._base if self._base[0] else None, segment)
+            parts, size = self._encode(self._hard_state, (), self._base, segment)
             header = SegmentHeader(sequence, previous_bytes).encode()
             self._disk.write(fd, header + b"".join(parts), 0)
             self._disk.sync(fd)

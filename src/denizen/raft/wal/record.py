@@ -18,6 +18,8 @@ from typing import NamedTuple
 from zlib import crc32
 
 MAGIC = b"DzR"
+DROP = b"drop"
+"""The payload of a BASE record that drops every entry, not only those up to it."""
 SEGMENT_MAGIC = b"DZNWAL\x00\x01"
 
 _RECORD = Struct("<II3sBQQ")

@@ -14,6 +14,7 @@ from denizen.raft.types import Entry, EntryKind, HardState, Index, NodeId, Term
 from denizen.raft.wal.files import Disk
 from denizen.raft.wal.mark import Mark
 from denizen.raft.wal.record import (
+    DROP,
     RECORD_HEADER_BYTES,
     SEGMENT_HEADER_BYTES,
     Record,
@@ -53,12 +54,14 @@ class Recovered:
         elif record.kind == RecordKind.HARD_STATE:
             self.hard_state = HardState(term=Term(record.term), vote=NodeId(record.index))
         elif record.kind == RecordKind.BASE:
-            self.start_after(record.index, record.term)
+            self.start_after(record.index, record.term, keep=record.payload != DROP)
 
-    def start_after(self, index: int, term: int) -> None:
+    def start_after(self, index: int, term: int, *, keep: bool = True) -> None:
         """Drop the entries that a snapshot at (`index`, `term`) stands for; all of them if they contradict it."""
         if index <= self.base_index:
             return
+        if not keep:
+            self.entries.clear()
         self.base_index, self.base_term = index, term
         first = self.entries[0].index if self.entries else 0
         at = index - first
