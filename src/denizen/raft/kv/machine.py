@@ -104,6 +104,11 @@ class KeyValueMachine:
     def revision(self) -> int:
         return self.keyspace.revision
 
+    @property
+    def sessions(self) -> int:
+        """How many sessions are open."""
+        return len(self._sessions)
+
     # --- the contract of a state machine ------------------------------------------------------------------------------
 
     def apply(self, index: int, command: bytes) -> list[Result]:

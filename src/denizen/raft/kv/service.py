@@ -74,6 +74,8 @@ class KeyValueService:
         self._lease_task: asyncio.Task[None] | None = None
         self.batcher = Batcher(self._propose)
         self.reads = 0
+        self.term = 0
+        """The term as of a moment ago; to be told, not to decide by."""
 
     @property
     def store(self) -> KeyValueMachine:
@@ -136,6 +138,16 @@ class KeyValueService:
         """Return the seconds a lease has left, or None when this node does not count it (it does not lead)."""
         return self._clock.remaining_s(lease, self._loop.time())
 
+    def counters(self) -> dict[str, int]:
+        """Return what was counted since the start."""
+        return {
+            "requests_applied": self._machine.applied_requests,
+            "requests_proposed": self.batcher.requests,
+            "batches_proposed": self.batcher.batches,
+            "ranges_answered": self.reads,
+            "watches_open": self._machine.watches.count,
+        }
+
     @staticmethod
     def accepted(result: Result) -> Result:
         """Return the result, or raise what it refuses."""
@@ -162,7 +174,8 @@ class KeyValueService:
     async def _end_leases(self) -> None:
         while True:
             await asyncio.sleep(LEASE_CHECK_S)
-            term = self._node.status().term if self._node.is_leader else None
+            self.term = self._node.status().term
+            term = self.term if self._node.is_leader else None
             for lease in self._clock.expired(self.store.leases, term, self._loop.time()):
                 with contextlib.suppress(errors.KeyValueError):  # another leader, or a later round, sees to it
                     await self.submit(RevokeLease(lease))

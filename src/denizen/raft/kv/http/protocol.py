@@ -10,6 +10,7 @@ is refused and the connection closed, so that two readings of the same bytes (re
 """
 
 import asyncio
+import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
@@ -126,6 +127,7 @@ class Connection(asyncio.Protocol):
         "_transport",
         "_waiting",
         "last_used",
+        "streaming",
     )
 
     def __init__(self, handler: Handler, heads: dict[bytes, Head], on_closed: Callable[["Connection"], None]) -> None:
@@ -142,11 +144,15 @@ class Connection(asyncio.Protocol):
         self._server_task: asyncio.Task[None] | None = None
         self._closing = False
         self.last_used = self._loop.time()
+        self.streaming = False
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # finds the clients that are gone for good
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
         self._server_task = self._loop.create_task(self._serve(self._transport))
 
@@ -228,8 +234,8 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client has gone")
+        self.streaming = True
         transport.write(data)
-        self.last_used = self._loop.time()
         if self._room is not None:
             await self._room
 

@@ -64,7 +64,7 @@ class HttpServer:
             await asyncio.sleep(CONNECTION_IDLE_S / 10)
             oldest = loop.time() - CONNECTION_IDLE_S
             for connection in list(self._connections):
-                if connection.last_used < oldest:
+                if connection.last_used < oldest and not connection.streaming:
                     connection.abort()
 
 
