@@ -60,7 +60,9 @@ _REMEDIES: Final[Mapping[type[DenizenError], str]] = {
 
 
 def _kind(error: type[DenizenError], remedy: str) -> ProblemKind:
-    meaning = "Something went wrong in the service." if error is DenizenError else (error.__doc__ or "").split("\n")[0]
+    meaning = (error.__doc__ or "").split("\n")[0].split("; `facts`")[0].rstrip(".") + "."
+    if error is DenizenError:
+        meaning = "Something went wrong in the service."
     return ProblemKind(error.code, error.status, error.title, meaning, remedy, error.retryable)
 
 

@@ -27,6 +27,23 @@ ADMIN: Final = "admin"
 METRICS: Final = "metrics:read"
 
 
+_ALWAYS: Final[Problems] = (
+    refusals.InvalidParameter,
+    refusals.InvalidHeader,
+    refusals.UriTooLong,
+    refusals.HeadersTooLarge,
+    DenizenError,
+)
+_OF_BODIES: Final[Problems] = (
+    refusals.MalformedJson,
+    refusals.BodyCutOff,
+    refusals.BodyTimeout,
+    refusals.BodyTooLarge,
+    refusals.UnsupportedMediaType,
+    errors.Invalid,
+)
+
+
 class Query(Struct, frozen=True):
     """A query parameter; `schema` is its JSON schema."""
 
@@ -70,23 +87,16 @@ class Route(Struct, frozen=True, kw_only=True):
 
     def all_problems(self) -> list[type[DenizenError]]:
         """Every problem that this route can answer with, by status and code."""
-        found: set[type[DenizenError]] = {
-            refusals.InvalidParameter, refusals.UriTooLong, refusals.HeadersTooLarge, DenizenError, *self.problems,
-        }  # fmt: skip
+        found: set[type[DenizenError]] = {*_ALWAYS, *self.problems}
         if self.scope is not None:
             found |= {errors.Unauthenticated, errors.Forbidden, errors.RateLimited, errors.Unavailable}
             found |= {errors.Overloaded}
         if self.body is not None:
-            found |= {
-                refusals.MalformedJson, refusals.BodyCutOff, refusals.BodyTimeout, refusals.BodyTooLarge,
-                refusals.UnsupportedMediaType, errors.Invalid,
-            }  # fmt: skip
+            found |= set(_OF_BODIES)
         if self.conditional:
             found |= {errors.VersionConflict}
         if self.writes:
-            found |= {errors.IdempotencyKeyReused, errors.OutcomeUnknown, errors.Moved, refusals.InvalidHeader}
-        if self.conditional or self.cached:
-            found |= {refusals.InvalidHeader}
+            found |= {errors.IdempotencyKeyReused, errors.OutcomeUnknown, errors.Moved}
         return sorted(found, key=lambda error: (error.status, error.code))
 
 
@@ -104,7 +114,7 @@ _USERS: Final = (
     Route(
         name="create_user", method="POST", path="/v1/users", handler=users.create_user, scope=WRITE,
         summary="Create a user", status=201, body=shapes.NewUser, reply=shapes.WrittenUser, writes=True,
-        problems=(errors.LoginNameTaken, errors.UserNotFound),
+        problems=(errors.LoginNameTaken,),
     ),
     Route(
         name="list_users", method="GET", path="/v1/users", handler=users.list_users, scope=READ,

@@ -57,7 +57,7 @@ PositionToken = Annotated[str, Meta(description="The place of the write in the l
 LoginKind = Literal["email", "username", "phone"]
 
 
-class PersonName(Struct, omit_defaults=True):
+class PersonName(Struct):
     """A name in parts, each optional."""
 
     given: NamePart | None = None

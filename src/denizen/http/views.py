@@ -18,7 +18,7 @@ def user_document(stored: StoredUser) -> UserDocument:
 
 def written_user(written: Written) -> WrittenUser:
     """The user after a write."""
-    return WrittenUser(*_fields(written.user), position=written.position.token())
+    return WrittenUser(*(*_fields(written.user), written.position.token()))
 
 
 def written_headers(written: Written) -> Headers:
