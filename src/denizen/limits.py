@@ -25,6 +25,7 @@ reason_chars_max = 500
 # Event store
 append_group_commands_max = 256  # commands of one transaction
 append_queue_commands_max = 10_000  # waiting, per lane; more are refused
+lane_postponed_max = 1_000  # requests looked past, for they share a key with one before them, to fill a group
 append_deadline_s = 15.0  # how long a lane tries to learn the outcome of what it sent
 statement_timeout_ms = 10_000
 lock_timeout_ms = 2_000
@@ -85,3 +86,26 @@ gateway_start_s = 30.0
 gateway_end_s = 5.0  # after the drain
 probe_s = 3.0
 restart_delay_s_max = 15.0
+
+# Bulk: import, export, verify
+bulk_workers_max = 4  # by default; memory is per worker
+import_window_lines_max = 32_768  # what a worker takes on at a time, and what a crash can force it to do again
+import_window_bytes_max = 8 << 20
+import_line_bytes_max = 1 << 20  # a longer line is rejected without being held in memory
+import_rounds_lines_max = 65_536  # of all workers together: rows in memory
+import_round_lines_min = 512
+import_transaction_rows_max = 2_048  # online writers wait for the locks of one such transaction
+import_names_unsettled_s = 2.0  # from reserving to confirming; a slower round makes the next one smaller
+import_transaction_timeout_ms = 3_000  # a stopped importer must not hold its locks longer
+import_idle_timeout_ms = 1_000
+import_shard_wait_s = 60.0  # how long a server may be away before the import stops
+import_busy_wait_s = 20.0  # how long a row waits for somebody else's change of its login name
+import_busy_poll_s = 0.1
+import_updates_at_once = 64
+import_raw_bytes_max = 2_048  # of a rejected row, as it is quoted
+import_frame_bytes_max = 64 << 20
+export_page_rows = 2_000
+verify_page_rows = 4_000
+verify_names_at_once = 4_000
+verify_differences_max = 10_000  # kept in memory; more are only counted
+verify_recheck_s = 5.0  # how long a difference between two shards may take to settle before it is one

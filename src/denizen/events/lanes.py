@@ -6,23 +6,28 @@ two groups never wait for each other's locks.
 
 A lane is told how to perform a group (`Work`). If the connection breaks, it reconnects and asks again until the
 deadline: the work must be safe to repeat. What cannot be answered by then fails as `Unavailable` if it never left
-this process, and as the work's own doubt (outcome unknown, for a write) if it did.
+this process or was undone, and as the work's own doubt (outcome unknown, for a write) if it may have been done. What
+waited in the queue until its own deadline is not sent any more.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from enum import Enum
 from typing import Generic, Protocol, TypeVar
 
 import asyncpg
+import structlog
 
 from denizen import limits
 from denizen.errors import DenizenError, Overloaded, Unavailable
+from denizen.invariants import invariant
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
 Asked_contra = TypeVar("Asked_contra", contravariant=True)
 Answered_co = TypeVar("Answered_co", covariant=True)
+_log = structlog.get_logger()
 Connect = Callable[[], Awaitable[asyncpg.Connection]]
 
 # The server broke off, or is not there: what it had been asked may or may not have happened.
@@ -67,12 +72,13 @@ class Work(Protocol[Asked_contra, Answered_co]):
 
 
 class _Item(Generic[Request, Answer]):
-    __slots__ = ("future", "request", "sent")
+    __slots__ = ("deadline", "future", "in_doubt", "request")
 
-    def __init__(self, request: Request, future: "asyncio.Future[Answer]") -> None:
+    def __init__(self, request: Request, future: "asyncio.Future[Answer]", deadline: float) -> None:
         self.request = request
         self.future = future
-        self.sent = False
+        self.deadline = deadline  # to be sent by then, or never
+        self.in_doubt = False  # it was sent, and the server broke off before it answered
 
 
 class Lane(Generic[Request, Answer]):
@@ -112,8 +118,9 @@ class Lane(Generic[Request, Answer]):
             raise Unavailable("this gateway is stopping; ask another")
         if len(self._queue) >= self._queue_max:
             raise Overloaded("too many requests wait for this shard; slow down and try again")
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Item(request, future))
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Answer] = loop.create_future()
+        self._queue.append(_Item(request, future, loop.time() + self._work.deadline_s))
         self._notify()
         return future
 
@@ -131,19 +138,23 @@ class Lane(Generic[Request, Answer]):
                 await self._wake
                 self._wake = None
             await asyncio.sleep(0)  # let everything that is ready now join the group
-            group = self._take()
+            now = loop.time()
+            group = self._take(now)
             if group:
-                await self._serve(group, loop.time() + self._work.deadline_s)
+                await self._serve(group, now + self._work.deadline_s)
 
-    def _take(self) -> list[_Item[Request, Answer]]:
+    def _take(self, now: float) -> list[_Item[Request, Answer]]:
         """The next group: in order, without two that share a key, without those that nobody waits for any more."""
         queue, work = self._queue, self._work
         group: list[_Item[Request, Answer]] = []
         later: list[_Item[Request, Answer]] = []
         seen: set[object] = set()
-        while queue and len(group) < work.group_max:
+        while queue and len(group) < work.group_max and len(later) < limits.lane_postponed_max:
             item = queue.popleft()
             if item.future.done():
+                continue
+            if item.deadline < now:
+                _settle(item.future, Unavailable("this request waited too long; nothing was changed"))
                 continue
             keys = work.keys(item.request)
             if seen.isdisjoint(keys):
@@ -160,18 +171,20 @@ class Lane(Generic[Request, Answer]):
         pause = limits.reconnect_pause_min_s
         while True:
             try:
-                answers = await self._attempt(group)
-            except (*BROKEN, *PASSING) as error:
-                if isinstance(error, BROKEN):
-                    await self._drop_connection()
-                if loop.time() + pause > deadline:
-                    self._fail(group, error)
+                async with asyncio.timeout_at(deadline):  # a server may also be frozen, or cut off
+                    answers = await self._attempt(group)
+            except Exception as error:  # noqa: BLE001 - a defect may fail what it touches, never the lane
+                fate = _fate_of(error)
+                if fate in (_Fate.BROKEN, _Fate.DEFECT):
+                    self._drop_connection()
+                if fate in (_Fate.REFUSED, _Fate.DEFECT) and len(group) > 1:
+                    await self._one_by_one(group, deadline)
+                    return
+                if fate in (_Fate.REFUSED, _Fate.DEFECT) or loop.time() + pause > deadline:
+                    self._fail(group, fate, error)
                     return
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, limits.reconnect_pause_max_s)
-            except asyncpg.PostgresError as error:
-                await self._one_by_one(group, deadline, error)
-                return
             else:
                 for item, answer in zip(group, answers, strict=True):
                     _settle(item.future, answer)
@@ -180,33 +193,58 @@ class Lane(Generic[Request, Answer]):
     async def _attempt(self, group: list[_Item[Request, Answer]]) -> Sequence[Answer | DenizenError]:
         if self._connection is None or self._connection.is_closed():
             self._connection = await self._connect()
-        for item in group:
-            item.sent = True
-        return await self._work.perform(self._connection, [item.request for item in group])
+        try:
+            answers = await self._work.perform(self._connection, [item.request for item in group])
+            invariant(len(answers) == len(group), "every request has an answer", sent=len(group), got=len(answers))
+        except BaseException as error:
+            if _fate_of(error) in (_Fate.BROKEN, _Fate.DEFECT):
+                for item in group:
+                    item.in_doubt = True
+            raise
+        return answers
 
-    async def _one_by_one(
-        self, group: list[_Item[Request, Answer]], deadline: float, error: asyncpg.PostgresError
-    ) -> None:
-        """The server refused the whole group and undid it: find the one that it refuses."""
-        if len(group) > 1:
-            for item in group:
-                await self._serve([item], deadline)
-            return
-        refusal = Unavailable(f"the shard refused this request: {error.sqlstate} {type(error).__name__}")
-        refusal.__cause__ = error
-        _settle(group[0].future, refusal)
-
-    def _fail(self, group: list[_Item[Request, Answer]], cause: BaseException) -> None:
+    async def _one_by_one(self, group: list[_Item[Request, Answer]], deadline: float) -> None:
+        """The whole group failed: each request again, alone, to find the one at fault."""
         for item in group:
-            if item.sent and not isinstance(cause, PASSING):
-                _settle(item.future, self._work.doubt(cause))
+            await self._serve([item], deadline)
+
+    def _fail(self, group: list[_Item[Request, Answer]], fate: "_Fate", cause: Exception) -> None:
+        if fate is _Fate.DEFECT:
+            _log.error("lane_defect", exc_info=cause)
+        for item in group:
+            if item.in_doubt:
+                error = self._work.doubt(cause)
+            elif fate is _Fate.REFUSED:
+                code = getattr(cause, "sqlstate", None)
+                error = Unavailable(f"the shard refused this request: {code} {type(cause).__name__}")
             else:
-                _settle(item.future, Unavailable("the shard does not answer; nothing was changed"))
+                error = Unavailable("the shard does not answer; nothing was changed")
+            error.__cause__ = cause
+            _settle(item.future, error)
 
-    async def _drop_connection(self) -> None:
+    def _drop_connection(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.terminate()
+
+
+class _Fate(Enum):
+    """What an error says about the group."""
+
+    BROKEN = "it may or may not have been done: connect again and ask again"
+    PASSING = "it was undone for a reason that passes: ask again"
+    REFUSED = "it was undone, or never sent, and would be again"
+    DEFECT = "it may or may not have been done, and asking again does not help"
+
+
+def _fate_of(error: BaseException) -> _Fate:
+    if isinstance(error, ValueError) and isinstance(error, asyncpg.InterfaceError):
+        return _Fate.REFUSED  # the driver cannot encode an argument
+    if isinstance(error, (*BROKEN, asyncio.CancelledError)):
+        return _Fate.BROKEN
+    if isinstance(error, PASSING):
+        return _Fate.PASSING
+    return _Fate.REFUSED if isinstance(error, asyncpg.PostgresError) else _Fate.DEFECT
 
 
 def _settle(future: "asyncio.Future[Answer]", answer: Answer | DenizenError) -> None:

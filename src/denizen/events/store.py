@@ -15,7 +15,7 @@ import asyncpg
 from denizen import limits
 from denizen.errors import Unavailable
 from denizen.events.appending import AppendWork, Write
-from denizen.events.lanes import BROKEN, Lane
+from denizen.events.lanes import BROKEN, PASSING, Lane
 from denizen.events.reading import NameLookUp, UserLookUp
 from denizen.events.records import Append, NameRecord, Outcome, StoredUser
 from denizen.sharding.ids import Bucket, Epoch, ShardId, UserId
@@ -76,14 +76,14 @@ class ShardStore:
             min_size=0,
             max_size=limits.reader_connections_per_shard,
             timeout=limits.read_deadline_s,
+            command_timeout=limits.statement_timeout_ms / 1000 + limits.read_deadline_s,  # of a frozen server
         )
         for lane in self._lanes():
             lane.start()
 
     async def stop(self) -> None:
         """Finish what is queued and close every connection."""
-        for lane in self._lanes():
-            await lane.stop()
+        await asyncio.gather(*(lane.stop() for lane in self._lanes()))
         if self._pool is not None:
             await close_pool(self._pool)
 
@@ -101,13 +101,13 @@ class ShardStore:
 
     @asynccontextmanager
     async def reader(self) -> AsyncIterator[asyncpg.Connection]:
-        """A connection for longer reads; a broken one is an `Unavailable`."""
+        """A connection for longer reads; `Unavailable` if it breaks, is refused or takes too long."""
         if self._pool is None:
             raise Unavailable("this gateway is not started")
         try:
-            async with self._pool.acquire() as connection:
+            async with self._pool.acquire(timeout=limits.read_deadline_s) as connection:
                 yield connection
-        except BROKEN as error:
+        except (*BROKEN, *PASSING) as error:
             raise Unavailable(f"shard {self.shard_id} does not answer") from error
 
     async def read(self, ask: Callable[[asyncpg.Connection], Awaitable[Answer]]) -> Answer:
