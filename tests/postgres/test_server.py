@@ -14,10 +14,13 @@ import pytest
 from msgspec import structs
 
 from denizen.errors import BadDeployment
+from denizen.postgres.accounts import process_options
 from denizen.postgres.leftovers import running_postmaster
 from denizen.postgres.ports import find_port, is_free
 from denizen.postgres.server import HOST, Server
 from denizen.testing.postgres import ThrowawayServer, run_blocking, throwaway_server
+
+pytestmark = pytest.mark.xdist_group("postgres_server")  # the tests share one, in one process
 
 
 @pytest.fixture(scope="module")
@@ -107,12 +110,19 @@ def test_a_running_leftover_is_stopped_before_the_start(own_server: ThrowawaySer
         first.restart()
 
 
-def test_a_pid_file_that_names_a_stranger_does_not_matter(stopped: Server) -> None:
-    (stopped.plan.data / "postmaster.pid").write_text(f"{os.getpid()}\n{stopped.plan.data}\n")
-    assert running_postmaster(stopped.plan.data) is None
-    stopped.start()
-    stopped.wait_ready()
-    assert stopped.stopped_leftover is None
+def test_lock_files_that_name_a_stranger_do_not_matter(stopped: Server) -> None:
+    """Process ids are used again; PostgreSQL itself would refuse to start because of the stranger."""
+    with subprocess.Popen(["sleep", "60"], **process_options(stopped.plan.account)) as stranger:
+        lines = f"{stranger.pid}\n{stopped.plan.data}\n"
+        (stopped.plan.data / "postmaster.pid").write_text(lines)
+        assert stopped.plan.socket_directory is not None
+        (stopped.plan.socket_directory / f".s.PGSQL.{stopped.plan.port}.lock").write_text(lines)
+        assert running_postmaster(stopped.plan.data) is None
+        stopped.start()
+        stopped.wait_ready()
+        assert stopped.stopped_leftover is None
+        assert stranger.poll() is None
+        stranger.terminate()
 
 
 def test_data_of_another_release_are_refused_with_the_way_out(stopped: Server) -> None:

@@ -108,9 +108,13 @@ class Servers:
             NewCluster(p.plan.data, binaries=self.binaries, account=self.account, password=p.plan.password)
             for p in missing
         ]
-        for cluster in clusters:
-            await until(cluster.ended)
-            cluster.finish()
+        try:
+            for cluster in clusters:
+                await until(cluster.ended)
+                cluster.finish()
+        finally:
+            for cluster in clusters:
+                cluster.abandon()  # those not finished, because another failed or we were asked to stop
 
     async def start(self) -> list[str]:
         """Start every server, side by side; return notes about what a killed start had left running."""

@@ -7,9 +7,12 @@ copies would share a system identifier, and a standby could then follow the wron
 """
 
 import os
+import secrets
 import shutil
+import signal
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -30,13 +33,16 @@ class NewCluster:
     ) -> None:
         """Start `initdb`. The superuser is `denizen`, its password `password`; without `sync` a crash may lose all."""
         self.data = data
-        self._fresh = data.with_name(f"{data.name}.new")
-        shutil.rmtree(self._fresh, ignore_errors=True)
+        for killed in data.parent.glob(f"{data.name}.new-*"):
+            _remove(killed)
+        # A name of its own: the `initdb` of a killed start may still be ending.
+        self._fresh = data.with_name(f"{data.name}.new-{os.getpid()}-{secrets.token_hex(2)}")
         self._fresh.mkdir(mode=0o700, parents=True)
         give(self._fresh, account)
         self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed by finish
-        self._password_file = _password_file(password, account)
-        options = ["--username", OWNER, "--pwfile", self._password_file, "--auth=scram-sha-256", "--encoding=UTF8"]
+        self._password_file = self._fresh.with_name(f"{self._fresh.name}.password")
+        _write_for(self._password_file, f"{password}\n", account)
+        options = ["--username", OWNER, "--pwfile", str(self._password_file), "--auth=scram-sha-256", "--encoding=UTF8"]
         options += ["--locale=C", "--data-checksums", "--no-instructions", *([] if sync else ["--no-sync"])]
         self._process = spawn(
             [binaries.path("initdb"), "--pgdata", str(self._fresh), *options],
@@ -50,6 +56,16 @@ class NewCluster:
         """Say whether `finish` would return at once."""
         return self._process.poll() is not None
 
+    def abandon(self) -> None:
+        """End `initdb` where it is and remove what it made; nothing to do after `finish`."""
+        if self._process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        self._password_file.unlink(missing_ok=True)
+        self._output.close()
+        shutil.rmtree(self._fresh, ignore_errors=True)
+
     def finish(self) -> None:
         """Wait for `initdb` and put the data directory in its place.
 
@@ -61,7 +77,7 @@ class NewCluster:
             self._process.kill()
             code = self._process.wait()
         finally:
-            Path(self._password_file).unlink(missing_ok=True)
+            self._password_file.unlink(missing_ok=True)
         self._output.seek(0)
         said = self._output.read().decode(errors="replace").strip()
         self._output.close()
@@ -74,13 +90,17 @@ class NewCluster:
         sync_directory(self.data.parent)
 
 
-def _password_file(password: str, account: Account | None) -> str:
-    # In the system's temporary directory: our own may be closed to the account.
-    handle, path = tempfile.mkstemp(prefix="denizen-", suffix=".initdb")
-    with os.fdopen(handle, "w") as file:
-        file.write(password + "\n")
-    give(Path(path), account)
-    return path
+def _write_for(path: Path, text: str, account: Account | None) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    give(path, account)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def sync_directory(directory: Path) -> None:

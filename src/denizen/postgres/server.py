@@ -181,6 +181,7 @@ class Server:
     def _spawn(self, port: int) -> None:
         self.plan = structs.replace(self.plan, port=port)
         self._write_settings()
+        self._clear_socket()
         with open_log(self.plan.log) as log:
             self._log_from = log.tell()
             self._process = spawn(
@@ -191,6 +192,15 @@ class Server:
                 env=postgres_environment(),
                 at_our_death=signal.SIGINT,
             )
+
+    def _clear_socket(self) -> None:
+        """Remove the socket of a killed server: its lock file names a process id that may be a stranger's by now.
+
+        The directory is ours alone, and our servers all listen on TCP too: the port is free, so nobody uses it.
+        """
+        if self.plan.socket_directory:
+            for suffix in ("", ".lock"):
+                (self.plan.socket_directory / f".s.PGSQL.{self.plan.port}{suffix}").unlink(missing_ok=True)
 
     def _write_settings(self) -> None:
         sockets = self.plan.socket_directory

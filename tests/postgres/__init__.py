@@ -1,0 +1,1 @@
+"""Tests of PostgreSQL servers of our own, and of migrations."""
