@@ -4,6 +4,7 @@ It is written after each successful sync of the log, so it never claims more tha
 power loss, never after a mere crash of the process. Two slots in two sectors are written in turn: one is always whole.
 """
 
+from contextlib import suppress
 from pathlib import Path
 from struct import Struct
 from typing import NamedTuple
@@ -41,11 +42,10 @@ class MarkFile:
         self.mark = mark
 
     def close(self) -> None:
-        """Sync, so that a stopped node's mark is exact, and close."""
-        try:
+        """Sync, so that a stopped node's mark is exact (if the disk still works), and close."""
+        with suppress(OSError):
             self._disk.sync(self._fd)
-        finally:
-            self._disk.close(self._fd)
+        self._disk.close(self._fd)
 
     @staticmethod
     def _slot(data: bytes, offset: int) -> Mark:
