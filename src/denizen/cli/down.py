@@ -19,9 +19,8 @@ POLL_SECONDS = 0.05
 
 app = App(
     name="down",
-    help="""Stop the deployment that runs on this machine, in order: the HTTP API first, then PostgreSQL.
-
-The data stay. If nothing runs, that is said, and it is no error.
+    help="Stop the deployment that runs on this machine, in order: the HTTP API first, then PostgreSQL.",
+    help_epilogue="""The data stay. If nothing runs, that is said, and it is no error.
 
 Examples:
 

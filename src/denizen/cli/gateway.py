@@ -11,9 +11,10 @@ from denizen.errors import BadConfiguration
 
 app = App(
     name="gateway",
-    help="""Serve the HTTP API of a deployment whose shards run already.
-
-`denizen up` starts one by itself; this one is another, for example behind a load balancer.
+    help="Serve the HTTP API of a deployment whose shards run already.",
+    help_epilogue="""
+`denizen up` starts one by itself; this one is another, for example behind
+a load balancer.
 
 Examples:
 

@@ -17,9 +17,10 @@ BLOCK_BYTES = 65_536
 
 app = App(
     name="logs",
-    help="""Show the last lines that a deployment's processes logged.
-
-Sources: denizen (the supervisor), gateway, and each shard by its name; all of them if none is named.
+    help="Show the last lines that a deployment's processes logged.",
+    help_epilogue="""
+Sources: denizen (the supervisor), gateway, and each shard by its name;
+all of them if none is named.
 
 Examples:
 
@@ -33,7 +34,7 @@ Examples:
 
 @app.default
 def logs(
-    *sources: str,
+    *sources: Annotated[str, Parameter(help="Whose log: denizen, gateway, s1 …")],
     data: DataOption = None,
     lines: Annotated[int, Parameter(name=["--lines", "-n"], help="Lines of each source.")] = 20,
     follow: Annotated[bool, Parameter(name=["--follow", "-f"], negative="", help="Go on with new lines.")] = False,

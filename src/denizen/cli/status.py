@@ -24,9 +24,8 @@ COLOURS = {
 
 app = App(
     name="status",
-    help="""Show what runs of a deployment, and how it is.
-
-Every part is asked. The exit code is 0 if everything runs, 1 if not.
+    help="Show what runs of a deployment, and how it is.",
+    help_epilogue="""Every part is asked. The exit code is 0 if everything runs, 1 if not.
 
 Examples:
 

@@ -17,18 +17,20 @@ SHARDS_DEFAULT = 4
 
 app = App(
     name="up",
-    help="""Start a deployment on this machine: PostgreSQL servers, and the HTTP API.
-
-The first start makes everything and shows an admin key, once. Later starts go on with the data. Ctrl-C stops
-everything in order. Settings come from flags, else environment variables (DENIZEN_GATEWAY_LISTEN), else denizen.toml
-in the data directory.
+    help="Start a deployment on this machine: PostgreSQL servers, and the HTTP API.",
+    help_epilogue="""
+The first start makes everything and shows an admin key, once. Later starts
+go on with the data. Ctrl-C stops everything in order. Settings come from
+flags, else environment variables (such as DENIZEN_GATEWAY_LISTEN), else
+denizen.toml in the data directory.
 
 Examples:
 
     denizen up
     denizen up --shards 2 --data ./people --listen 127.0.0.1:8080
     denizen up --detach
-    denizen up --shard-dsn postgresql://denizen:secret@db1/denizen --shard-dsn postgresql://denizen:secret@db2/denizen
+    denizen up --shard-dsn postgresql://me:secret@db1/denizen \\
+               --shard-dsn postgresql://me:secret@db2/denizen
 """,
     help_format="plaintext",
 )
