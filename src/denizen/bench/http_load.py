@@ -76,7 +76,7 @@ class _Lane(asyncio.Protocol):
             self._buffer = buffer
             return
         self._buffer = b""
-        self._run.record(buffer.startswith(b"HTTP/1.1 200"), time.perf_counter() - self._sent_at)
+        self._run.record(buffer.startswith(b"HTTP/1.1 2"), time.perf_counter() - self._sent_at)
         self._send()
 
     def connection_lost(self, exc: Exception | None) -> None:
