@@ -74,6 +74,7 @@ from denizen.raft.state import State
 from denizen.raft.types import (
     NO_NODE,
     Configuration,
+    Entry,
     Index,
     Millis,
     NodeId,
@@ -121,6 +122,20 @@ class Core:
         if term is None or index > self._state.applied:
             raise ValueError(f"{index} is not applied, or compacted")
         return term, self._state.configurations.at(index)
+
+    def entry_at(self, index: Index) -> Entry | None:
+        """An entry of the log, committed or not; None where there is none (any more)."""
+        log = self._state.log
+        return log.entry(index) if log.base_index < index <= log.last_index else None
+
+    def term_at(self, index: Index) -> Term | None:
+        """The term of an entry, or of the place right before the first one kept."""
+        return self._state.log.term(index)
+
+    @property
+    def wake_at(self) -> Millis:
+        """When time alone will have an effect, if nothing happens before: a tick earlier than this does nothing."""
+        return self._state.wake_at
 
     @property
     def id(self) -> NodeId:

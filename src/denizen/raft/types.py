@@ -128,7 +128,8 @@ class Restored(Struct, frozen=True):
     newer one; a node that is to join a running cluster starts with an empty one and waits to be spoken to.
     `entries` are contiguous. Those at or below `snapshot.index` are welcome (a kept tail of the log).
     `base_index` and `base_term` are the place right before the first of them: 0 and 0 while the log was never
-    compacted.
+    compacted. A log that ends before the snapshot (damage can do that) is begun anew after it: on the disk too, before
+    the core starts, as the next entry written is the one after the snapshot.
     """
 
     hard_state: HardState = HardState()
