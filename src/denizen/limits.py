@@ -56,16 +56,21 @@ access_log_flush_ms = 200
 # Routing
 fence_hold_s = 5.0  # how long a write waits for a fenced bucket
 fence_poll_s = 0.01
+fence_poll_max_s = 0.1
 map_retry_s = 1.0
 
 # Service
 optimistic_attempts_max = 8
+optimistic_pause_s = 0.005  # after a lost race: up to this, times the races lost so far
 name_busy_wait_s = 2.0  # how long a sign-up waits for another change of the same login name
-name_busy_poll_s = 0.05
+name_busy_poll_s = 0.005
+name_busy_poll_max_s = 0.1
 sweep_interval_s = 1.0
 sweep_grace_s = 5.0  # a change of login names that takes longer is finished or undone by the sweeper
 forget_every_sweeps = 600
 sweep_names_max = 500  # of one shard in one sweep
+sweep_names_at_once_max = 32
+forget_rows_max = 5_000  # of one statement
 idempotency_kept_h = 24
 key_refresh_interval_s = 1.0
 key_name_chars_max = 100

@@ -48,6 +48,7 @@ _PAGE: Final = """
     from denizen.users u join denizen.buckets b on b.bucket = u.bucket and b.state in ('open', 'fenced')
     where (u.bucket, u.id) > ($1, $2) and u.status <> 3 order by u.bucket, u.id limit $3
 """
+_OWNED: Final = "select exists (select from denizen.buckets where bucket = $1 and state in ('open', 'fenced'))"
 
 VERSION_MAX: Final = 2**31 - 1
 END_OF_TIME: Final = datetime.fromisoformat("9999-12-31T00:00:00+00:00")
@@ -89,6 +90,12 @@ class NameLookUp(_LookUp):
             _NAMES, buckets, [name.kind.value for name in names], [name.value for name in names]
         )
         return [_name(bucket, row) for bucket, row in zip(buckets, rows, strict=True)]
+
+
+async def require_bucket(connection: asyncpg.Connection, bucket: Bucket) -> None:
+    """`Moved` unless this shard serves the bucket. Ask after a read: then what was read was current."""
+    if not await connection.fetchval(_OWNED, bucket):
+        raise _moved(bucket)
 
 
 async def read_stream(

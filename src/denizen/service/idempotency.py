@@ -38,6 +38,11 @@ def stored_key(context: Context) -> bytes | None:
     return blake2b(context.idempotency_key.encode(), digest_size=16).digest()
 
 
+def stored_fingerprint(context: Context) -> bytes | None:
+    """The digest of the request that goes with the key; a caller that gives none promises to reuse no key."""
+    return None if context.idempotency_key is None else context.fingerprint or b""
+
+
 async def find(router: Router, bucket: Bucket, context: Context) -> Record | None:
     """What was done in this bucket under the context's key, if anything."""
     key = stored_key(context)

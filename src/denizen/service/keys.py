@@ -18,7 +18,7 @@ import structlog
 from msgspec import Struct
 
 from denizen import limits
-from denizen.errors import DenizenError, Invalid, Unavailable
+from denizen.errors import Invalid
 from denizen.events.store import ShardStore
 
 _log = structlog.get_logger()
@@ -44,6 +44,7 @@ class KeyRing:
     def __init__(self, store: ShardStore) -> None:
         self._store = store
         self._known: dict[str, tuple[KeyInfo, bytes]] = {}
+        self._loading = asyncio.Lock()  # an older answer never overwrites a newer one
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -79,12 +80,14 @@ class KeyRing:
                 )
                 return created_at
 
-        async with self._store.reader() as connection:
+        async with self._loading, self._store.reader() as connection:
             created_at = await ask(connection)
-        if created_at is None:
-            raise Invalid(f"there are {limits.api_keys_max} keys already: the most a deployment keeps", rule="too_many")
-        info = KeyInfo(identifier, name, frozenset(scopes), rate_per_s, created_at)
-        self._known[identifier] = (info, _hash(token))
+            if created_at is None:
+                raise Invalid(
+                    f"there are {limits.api_keys_max} keys already: the most a deployment keeps", rule="too_many"
+                )
+            info = KeyInfo(identifier, name, frozenset(scopes), rate_per_s, created_at)
+            self._known[identifier] = (info, _hash(token))
         return info, token
 
     async def list(self) -> list[KeyInfo]:
@@ -115,13 +118,17 @@ class KeyRing:
         return known[0]
 
     async def _load(self) -> None:
+        async with self._loading:
+            self._known = await self._read()
+
+    async def _read(self) -> dict[str, tuple[KeyInfo, bytes]]:
         async def ask(connection: asyncpg.Connection) -> "list[asyncpg.Record]":
             rows: list[asyncpg.Record] = await connection.fetch(
                 f"select {_COLUMNS}, secret_hash from denizen.api_keys"  # noqa: S608 - a constant
             )
             return rows
 
-        self._known = {
+        return {
             row["id"]: (
                 KeyInfo(
                     row["id"],
@@ -141,7 +148,7 @@ class KeyRing:
             await asyncio.sleep(limits.key_refresh_interval_s)
             try:
                 await self._load()
-            except (Unavailable, DenizenError, asyncpg.PostgresError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it was, the next refresh must come
                 _log.warning("keys_not_refreshed", error=type(error).__name__)
 
 

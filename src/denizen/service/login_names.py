@@ -3,13 +3,14 @@
     reserve the new names, mark the old ones as leaving → append to the user's stream → confirm the new, release the old
 
 Every step is one append in the bucket it concerns, and every step can be the last before a crash. The user's stream is
-the truth: who finds an unsettled name (the sweeper, or somebody who wants that name) first makes sure that the command
-behind it is either done or can never be done any more (`cancel`), and then finishes or undoes the change by what the
-user's state says. Confirm, restore and release compare the reservation id, so that a late one changes nothing.
+the truth: the sweeper, which finds an unsettled name, first makes sure that the command behind it is either done or can
+never be done any more (`cancel`), and then finishes or undoes the change by what the user's state says. Confirm,
+restore and release compare the reservation id, so that a late one changes nothing. Whoever wants a name that is in a
+change waits a little for its end.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -18,10 +19,11 @@ import structlog
 from msgspec import Struct
 
 from denizen import limits
-from denizen.errors import DenizenError, LoginNameTaken, Unavailable, VersionConflict
+from denizen.errors import DenizenError, LoginNameTaken, OutcomeUnknown, Unavailable, VersionConflict
 from denizen.events import login_name_events as happened
 from denizen.events.records import ANY_VERSION, Append, NameAction, NameRecord, Outcome, Result
 from denizen.service.router import Router
+from denizen.service.streams import current_user
 from denizen.sharding.hashing import stream_of_login_name
 from denizen.sharding.ids import Bucket, UserId, bucket_of
 from denizen.users.login_names import LoginName, LoginNameKind
@@ -38,6 +40,8 @@ _EVENT: Final[dict[str, Callable[[int, str, UUID, UUID], happened.LoginNameEvent
 }
 _STEP: Final = {action: number for number, action in enumerate(_EVENT, 1)}
 
+Step = tuple[LoginName, str]
+
 
 class Change(Struct, frozen=True):
     """What one command does to its user's login names; `here` is the user's own bucket."""
@@ -49,6 +53,10 @@ class Change(Struct, frozen=True):
     lost_here: tuple[LoginName, ...]
     gained: tuple[LoginName, ...]
     lost: tuple[LoginName, ...]
+
+    def steps(self) -> list[Step]:
+        """What is to be prepared elsewhere, in the order that everybody keeps."""
+        return [(name, "reserve") for name in sorted(self.gained)] + [(name, "leave") for name in sorted(self.lost)]
 
     def local_actions(self) -> tuple[NameAction, ...]:
         """The changes that are made in the transaction of the user's own events."""
@@ -84,18 +92,22 @@ class LoginNames:
         )
 
     async def prepare(self, change: Change, actor: str) -> None:
-        """Reserve what is gained elsewhere, mark what is lost elsewhere; `LoginNameTaken` undoes it all."""
-        steps = [(name, "reserve") for name in change.gained] + [(name, "leave") for name in change.lost]
-        if not steps:
-            return
-        results = await asyncio.gather(
-            *(self._prepare_one(change, name, action, actor) for name, action in steps), return_exceptions=True
-        )
-        failures = [result for result in results if isinstance(result, BaseException)]
-        if failures:
-            made = [step for step, result in zip(steps, results, strict=True) if result is None]
-            await self._undo(change, made, actor)
-            raise failures[0]
+        """Reserve what is gained elsewhere, then mark what is lost elsewhere; if that fails, all of it is undone.
+
+        One after the other, and in the same order for everybody: so no two commands wait for each other.
+        `LoginNameTaken`; `VersionConflict` if the user is changed at the same time; `Unavailable`.
+        """
+        begun: list[Step] = []
+        try:
+            for step in change.steps():
+                begun.append(step)
+                await self._prepare_one(change, step, actor)
+        except OutcomeUnknown as error:
+            await self._undo(change, begun, actor)
+            raise Unavailable("a shard did not answer; nothing was changed") from error
+        except DenizenError:
+            await self._undo(change, begun[:-1], actor)
+            raise
 
     def finish(self, change: Change, actor: str) -> None:
         """The user's stream says it: confirm and release, without anyone waiting. The sweeper does what is missed."""
@@ -106,58 +118,74 @@ class LoginNames:
 
     async def undo(self, change: Change, actor: str) -> None:
         """The command was refused and will never be done: give back what `prepare` took."""
-        steps = [(name, "reserve") for name in change.gained] + [(name, "leave") for name in change.lost]
-        await self._undo(change, steps, actor)
+        await self._undo(change, change.steps(), actor)
 
     async def settle_all(self, change: Change) -> None:
         """Settle every name that `prepare` took, when it is not known to whom the command's outcome belongs."""
-        await asyncio.gather(*(self.settle(name) for name in (*change.gained, *change.lost)), return_exceptions=True)
+        names = (*change.gained, *change.lost)
+        await asyncio.gather(*(self.settle(name, change.command_id) for name in names), return_exceptions=True)
 
-    async def settle(self, name: LoginName) -> None:
-        """Finish or undo an unsettled change of `name`, after which it is held or free."""
+    async def settle(self, name: LoginName, reservation: UUID | None = None) -> None:
+        """Finish or undo an unsettled change of `name`, after which it is held or free.
+
+        With a `reservation`: only that change, if it is still the one under way.
+        """
         record = await self._router.name(name)
-        if record is None or record.reservation is None:
+        if record is None or record.reservation is None or reservation not in (None, record.reservation):
             return
         await self._cancel(record)
-        user = await self._router.user(record.user_id)
-        holds = user is not None and name in login_names(user.user, self._kinds)
-        if record.state == "reserved":
-            action = "confirm" if holds else "release"
+        user = await current_user(self._router, record.user_id)
+        if user is not None and name in login_names(user.user, self._kinds):
+            action = "confirm" if record.state == "reserved" else "restore"
         else:
-            action = "restore" if holds else "release"
-        bucket = bucket_of(record.user_id)
-        change = Change(record.user_id, record.reservation, bucket, (), (), (), ())
+            action = "release"
+        change = Change(record.user_id, record.reservation, bucket_of(record.user_id), (), (), (), ())
         await self._router.append(self._step(change, name, action, "sweeper"))
+
+    async def wait_free(self, names: Sequence[LoginName]) -> bool:
+        """Wait while these names are about to change hands; whether all of them are free then, or somebody has one.
+
+        `Unavailable` if it takes too long.
+        """
+        if not names:
+            return False
+        patience = _Patience(names[0].kind)
+        while True:
+            records = await asyncio.gather(*map(self._router.name, names))
+            if any(record is not None and record.state == "held" for record in records):
+                return False
+            if not any(records):
+                return True
+            await patience.wait()
 
     async def drain(self) -> None:
         """Wait for what `finish` started."""
         if self._late:
             await asyncio.wait(self._late)
 
-    async def _prepare_one(self, change: Change, name: LoginName, action: str, actor: str) -> None:
-        """One reservation. Another change of the same name that is under way is waited for, and settled if stuck."""
+    async def _prepare_one(self, change: Change, step: Step, actor: str) -> None:
+        """One reservation. Another change of the same name that is under way is waited for."""
+        name, action = step
         append = self._step(change, name, action, actor)
-        deadline = asyncio.get_running_loop().time() + limits.name_busy_wait_s
+        patience = _Patience(name.kind)
         while True:
             outcome = await self._router.append(append)
             if outcome.result in (Result.DONE, Result.REPEATED):
                 return
             record = await self._router.name(name)
-            if action == "leave" and (record is None or record.state == "held"):
-                raise VersionConflict("the user was changed at the same time; read it and try again")
-            if record is not None and record.state == "held":
-                raise taken(name.kind)
-            if asyncio.get_running_loop().time() > deadline:
-                raise Unavailable(f"another change of this {name.kind.word} is under way; try again")
-            await asyncio.sleep(limits.name_busy_poll_s)
+            if record is None or record.state == "held":
+                owner = None if record is None else record.user_id
+                if action == "reserve" and owner not in (None, change.user_id):
+                    raise taken(name.kind)
+                if owner != (None if action == "reserve" else change.user_id):
+                    raise VersionConflict("the user was changed at the same time; read it and try again")
+            await patience.wait()
 
-    async def _undo(self, change: Change, made: Sequence[tuple[LoginName, str]], actor: str) -> None:
+    async def _undo(self, change: Change, steps: Sequence[Step], actor: str) -> None:
         """Failures here are left to the sweeper: nobody else can take the name meanwhile."""
         undo = {"reserve": "release", "leave": "restore"}
-        steps: list[Awaitable[Outcome]] = [
-            self._router.append(self._step(change, name, undo[action], actor)) for name, action in made
-        ]
-        await asyncio.gather(*steps, return_exceptions=True)
+        appends = [self._router.append(self._step(change, name, undo[action], actor)) for name, action in steps]
+        await asyncio.gather(*appends, return_exceptions=True)
 
     def _step(self, change: Change, name: LoginName, action: str, actor: str) -> Append:
         """One step as an append to the name's own stream. Its command id is fixed: a repeated step is recognised."""
@@ -188,9 +216,9 @@ class LoginNames:
     async def _cancel(self, record: NameRecord) -> None:
         """Make sure that the command behind a reservation is done, or can never be done any more."""
         bucket = bucket_of(record.user_id)
-        epoch = self._router.epoch_of(bucket)
 
         async def ask(connection: asyncpg.Connection) -> bool | None:
+            epoch = self._router.epoch_of(bucket)
             found: bool | None = await connection.fetchval(
                 "select denizen.cancel_command($1, $2, $3, $4)", bucket, epoch, record.user_id, record.reservation
             )
@@ -198,6 +226,22 @@ class LoginNames:
 
         if await self._router.read(bucket, ask) is None:
             raise Unavailable(f"bucket {bucket} cannot be written just now")
+
+
+class _Patience:
+    """Waiting for another change of a login name, longer each time, up to a limit."""
+
+    def __init__(self, kind: LoginNameKind) -> None:
+        self._kind = kind
+        self._until = asyncio.get_running_loop().time() + limits.name_busy_wait_s
+        self._pause = limits.name_busy_poll_s
+
+    async def wait(self) -> None:
+        """Wait once more; `Unavailable` if that was long enough."""
+        if asyncio.get_running_loop().time() > self._until:
+            raise Unavailable(f"another change of this {self._kind.word} is under way; try again")
+        await asyncio.sleep(self._pause)
+        self._pause = min(self._pause * 2, limits.name_busy_poll_max_s)
 
 
 def taken(kind: int) -> LoginNameTaken:

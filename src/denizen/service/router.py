@@ -13,6 +13,7 @@ import structlog
 
 from denizen import limits
 from denizen.errors import DenizenError, Moved, Unavailable
+from denizen.events.reading import require_bucket
 from denizen.events.records import Append, NameRecord, Outcome, Result, StoredUser
 from denizen.events.store import ShardStore
 from denizen.sharding.bucket_map import BucketMap, MapSource
@@ -83,14 +84,15 @@ class Router:
     async def settle(self, append: Append, outcome: Outcome) -> Outcome:
         """The final outcome of an append whose first one is given."""
         deadline = asyncio.get_running_loop().time() + limits.fence_hold_s
-        moved = 0
+        moved, pause = 0, limits.fence_poll_s
         while outcome.result in (Result.MOVED, Result.FENCED):
             if outcome.result is Result.MOVED and (moved := moved + 1) > 1:
                 raise Moved(f"bucket {append.bucket} moved while this was written; try again")
             if outcome.result is Result.FENCED:
                 if asyncio.get_running_loop().time() > deadline:
                     raise Unavailable(f"bucket {append.bucket} is moving and took too long; try again")
-                await asyncio.sleep(limits.fence_poll_s)
+                await asyncio.sleep(pause)
+                pause = min(pause * 1.5, limits.fence_poll_max_s)
             await self._refresh()
             outcome = await self.submit(append)
         return outcome
@@ -114,15 +116,29 @@ class Router:
             return await self.store_of(bucket).name(bucket, name)
 
     async def read(self, bucket: Bucket, ask: Callable[[asyncpg.Connection], Awaitable[Answer]]) -> Answer:
-        """Run a longer read on the shard of `bucket`."""
-        return await self.store_of(bucket).read(ask)
+        """Run a longer read on the shard of `bucket`; never of what a shard still keeps of a moved bucket."""
+
+        async def current(connection: asyncpg.Connection) -> Answer:
+            answer = await ask(connection)
+            await require_bucket(connection, bucket)
+            return answer
+
+        try:
+            return await self.store_of(bucket).read(current)
+        except Moved:
+            await self._refresh()
+            return await self.store_of(bucket).read(current)
 
     def epoch_of(self, bucket: Bucket) -> Epoch:
         """The bucket's epoch by the map in use."""
         return self.map.epoch_of(bucket)
 
     async def _refresh(self) -> None:
-        found = await self._source.current()
+        try:
+            found = await self._source.current()
+        except (DenizenError, OSError) as error:
+            _log.warning("map_not_read", error=type(error).__name__)
+            return  # the last map, until there is a newer one
         if self._map is None or found.version > self._map.version:
             self._map = found
 

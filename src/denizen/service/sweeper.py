@@ -20,11 +20,16 @@ _log = structlog.get_logger()
 _STUCK = """
     select l.kind, l.value from denizen.login_names_unsettled l
     join denizen.buckets b on b.bucket = l.bucket and b.state = 'open'
-    where l.since < clock_timestamp() - make_interval(secs => $1) limit $2
+    where l.since < clock_timestamp() - make_interval(secs => $1)
+    order by random() limit $2  -- names that cannot be settled now do not keep the others waiting
 """
 _FORGET = (
-    "delete from denizen.idempotency where recorded_at < clock_timestamp() - make_interval(hours => $1)",
-    "delete from denizen.cancelled_commands where cancelled_at < clock_timestamp() - make_interval(hours => $1)",
+    """delete from denizen.idempotency where ctid = any (array(
+        select ctid from denizen.idempotency
+        where recorded_at < clock_timestamp() - make_interval(hours => $1) limit $2 for update skip locked))""",
+    """delete from denizen.cancelled_commands where ctid = any (array(
+        select ctid from denizen.cancelled_commands
+        where cancelled_at < clock_timestamp() - make_interval(hours => $1) limit $2 for update skip locked))""",
 )
 
 
@@ -49,21 +54,27 @@ class Sweeper:
 
     async def sweep(self) -> int:
         """Settle every login name whose change is older than the grace; how many were looked at."""
-        found = 0
-        for store in self._router.stores.values():
-            names = await store.read(self._stuck)
-            for name in names:
-                try:
-                    await self._names.settle(name)
-                except DenizenError as error:
-                    _log.info("login_name_not_settled", kind=name.kind.word, error=error.code)
-            found += len(names)
-        return found
+        return sum(await asyncio.gather(*map(self._sweep_shard, self._router.stores.values())))
 
     async def forget(self) -> None:
         """Remove idempotency records and cancelled commands that are older than a day."""
-        for store in self._router.stores.values():
-            await _forget(store)
+        await asyncio.gather(*map(_forget, self._router.stores.values()))
+
+    async def _sweep_shard(self, store: ShardStore) -> int:
+        try:
+            names = await store.read(self._stuck)
+        except DenizenError as error:  # the other shards are swept none the less
+            _log.info("shard_not_swept", shard=store.shard_id, error=error.code)
+            return 0
+        for start in range(0, len(names), limits.sweep_names_at_once_max):
+            await asyncio.gather(*map(self._settle, names[start : start + limits.sweep_names_at_once_max]))
+        return len(names)
+
+    async def _settle(self, name: LoginName) -> None:
+        try:
+            await self._names.settle(name)
+        except DenizenError as error:
+            _log.info("login_name_not_settled", kind=name.kind.word, error=error.code)
 
     async def _stuck(self, connection: asyncpg.Connection) -> list[LoginName]:
         rows = await connection.fetch(_STUCK, self._grace_s, limits.sweep_names_max)
@@ -77,14 +88,20 @@ class Sweeper:
                 await self.sweep()
                 if rounds % limits.forget_every_sweeps == 0:
                     await self.forget()
-            except (DenizenError, asyncpg.PostgresError) as error:
-                _log.warning("sweep_failed", error=type(error).__name__)
+            except Exception:  # noqa: BLE001 - whatever it was, the next sweep must come
+                _log.exception("sweep_failed")
             rounds += 1
 
 
 async def _forget(store: ShardStore) -> None:
-    async def ask(connection: asyncpg.Connection) -> None:
-        for statement in _FORGET:
-            await connection.execute(statement, limits.idempotency_kept_h)
+    for statement in _FORGET:
 
-    await store.read(ask)
+        async def ask(connection: asyncpg.Connection, statement: str = statement) -> bool:
+            status: str = await connection.execute(statement, limits.idempotency_kept_h, limits.forget_rows_max)
+            return status == f"DELETE {limits.forget_rows_max}"
+
+        try:
+            while await store.read(ask):
+                pass
+        except DenizenError as error:
+            _log.info("shard_not_forgotten", shard=store.shard_id, error=error.code)

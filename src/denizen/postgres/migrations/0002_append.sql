@@ -18,8 +18,8 @@ return hash_record_extended(row(e.bucket, e.sequence, e.stream, e.version, e.typ
 -- reservation that is no longer there); key_reused; cancelled. For a refused command
 -- `version` holds the fact behind it: the epoch here, the actual version, the kind of the login name.
 --
--- The arrays of keys may be empty: no command has one. A caller must not put two commands on one stream, login name or idempotency key into one group: constraints turn
--- that into an error of the whole group, and nothing is changed.
+-- The arrays of keys may be empty: no command has one. A caller must not put two commands on one stream, login name or
+-- idempotency key into one group: constraints turn that into an error of the whole group, and nothing is changed.
 create function denizen.append(
     c_bucket smallint[], c_epoch integer[], c_stream uuid[], c_expected integer[], c_command uuid[],
     c_key bytea[], c_fingerprint bytea[], c_status smallint[], c_document bytea[],

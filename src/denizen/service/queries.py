@@ -1,0 +1,112 @@
+"""Queries on users, over all shards: by id, by login name, as of a moment, in pages.
+
+The state row answers, and it is current, for it is written with the events. Should it be missing, the stream answers.
+"""
+
+import asyncio
+import heapq
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from denizen import limits
+from denizen.errors import DenizenError, UserDeleted, UserNotFound
+from denizen.events.reading import END_OF_TIME, VERSION_MAX, read_page
+from denizen.events.records import RecordedEvent, StoredUser
+from denizen.service.router import Router
+from denizen.service.streams import current_user, folded_user, user_events
+from denizen.sharding.ids import UserId, bucket_of
+from denizen.users.login_names import LoginName, LoginNameKind
+from denizen.users.state import Status, login_names
+
+
+class UserQueries:
+    """What can be asked. Every method raises only `DenizenError`."""
+
+    def __init__(self, router: Router, kinds: frozenset[LoginNameKind]) -> None:
+        self._router = router
+        self._kinds = kinds
+
+    async def get(self, user_id: UUID) -> StoredUser:
+        """The user as it is now. `UserNotFound`, `UserDeleted`."""
+        identifier = UserId(user_id)
+        stored = await current_user(self._router, identifier)
+        if stored is None:
+            raise UserNotFound("no user has this id", id=str(user_id))
+        if stored.user.status is Status.DELETED:
+            raise UserDeleted("this user was deleted; its history remains", id=str(user_id), version=stored.version)
+        return stored
+
+    async def get_as_of(self, user_id: UUID, *, version: int | None = None, time: datetime | None = None) -> StoredUser:
+        """The user as it was at a version or a time; deleted or not. `UserNotFound` if it was not there yet."""
+        to_version = VERSION_MAX if version is None else version
+        stored, _ = await folded_user(self._router, UserId(user_id), version=to_version, time=time or END_OF_TIME)
+        if stored is None or (version is not None and stored.version != version):
+            raise UserNotFound("there is no such user at that version or time", id=str(user_id))
+        return stored
+
+    async def get_many(self, ids: Sequence[UUID]) -> list[StoredUser | DenizenError]:
+        """Many users; a result for each, in order."""
+        results = await asyncio.gather(*map(self.get, ids), return_exceptions=True)
+        return [expected(result) for result in results]
+
+    async def find(self, name: LoginName) -> StoredUser:
+        """The user with this login name. `UserNotFound`."""
+        for _ in range(limits.optimistic_attempts_max):
+            record = await self._router.name(name)
+            stored = None if record is None else await current_user(self._router, record.user_id)
+            if stored is not None and name in login_names(stored.user, self._kinds):
+                return stored
+            if record is None or record.state != "held":
+                break  # free, or about to change hands
+            # Else it changed hands between the two looks.
+        raise UserNotFound(f"no user has this {name.kind.word}", kind=name.kind.word)
+
+    async def history(
+        self, user_id: UUID, *, after_version: int = 0, limit: int = limits.page_events_max
+    ) -> list[RecordedEvent]:
+        """The user's events in order, deleted or not. `UserNotFound` if there never was one."""
+        events = await user_events(self._router, user_id, after_version=after_version, limit=limit)
+        if not events and not await user_events(self._router, user_id, limit=1):
+            raise UserNotFound("no user has this id", id=str(user_id))
+        return events
+
+    async def list_users(
+        self, *, after: tuple[int, UUID] | None = None, limit: int = limits.page_users_default
+    ) -> list[StoredUser]:
+        """Users over all shards in the order of (bucket, id), which no change and no move disturbs; no deleted ones."""
+        start = after or (-1, UUID(int=0))
+        pages = await asyncio.gather(
+            *(
+                store.read(lambda connection: read_page(connection, start, limit))
+                for store in self._router.stores.values()
+            )
+        )
+        merged: dict[UserId, StoredUser] = {}  # a bucket may be seen on two shards in the moment of its move
+        for stored in heapq.merge(*pages, key=lambda stored: (bucket_of(stored.id), stored.id)):
+            merged[stored.id] = stored
+            if len(merged) == limit:
+                break
+        return list(merged.values())
+
+    async def ready(self) -> dict[str, Any]:
+        """Whether each shard answers."""
+
+        async def check(connection: asyncpg.Connection) -> bool:
+            return bool(await connection.fetchval("select true"))
+
+        names = list(self._router.stores)
+        answers = await asyncio.gather(
+            *(store.read(check) for store in self._router.stores.values()), return_exceptions=True
+        )
+        return {name: answer is True for name, answer in zip(names, answers, strict=True)}
+
+
+def expected(result: Any) -> Any:
+    """A result, or an error that a caller may see, as a value; anything else is a defect and is raised."""
+    if isinstance(result, BaseException) and not isinstance(result, DenizenError):
+        raise result
+    return result
