@@ -131,6 +131,14 @@ def test_data_of_another_release_are_refused_with_the_way_out(stopped: Server) -
         other.start()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start servers as several users")
+def test_data_of_another_user_are_refused(stopped: Server) -> None:
+    assert stopped.plan.account is not None
+    other = Server(structs.replace(stopped.plan, account=structs.replace(stopped.plan.account, uid=65_533)))
+    with pytest.raises(BadDeployment, match=r"data of throwaway belong to user '.*', but PostgreSQL would run as"):
+        other.start()
+
+
 def test_missing_data_are_said_and_never_made_anew(own_server: ThrowawayServer, tmp_path: Path) -> None:
     with pytest.raises(BadDeployment, match="data of throwaway are missing"):
         Server(structs.replace(own_server.server.plan, data=tmp_path / "gone")).start()

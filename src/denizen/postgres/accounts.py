@@ -70,6 +70,14 @@ def _account(name: str) -> Account:
     return Account(name=name, uid=entry.pw_uid, gid=entry.pw_gid, groups=groups)
 
 
+def user_name(uid: int) -> str:
+    """Return a user's name for messages, or the number where it has none."""
+    try:
+        return f"user {pwd.getpwuid(uid).pw_name!r}"
+    except KeyError:
+        return f"user {uid}"
+
+
 def process_options(account: Account | None) -> dict[str, Any]:
     """Return the arguments of `subprocess.Popen` that make a child run as `account`."""
     if account is None:

@@ -20,7 +20,7 @@ from msgspec import Struct, structs
 
 from denizen import limits
 from denizen.errors import BadDeployment
-from denizen.postgres.accounts import Account, give
+from denizen.postgres.accounts import Account, give, user_name
 from denizen.postgres.binaries import Binaries
 from denizen.postgres.cluster import OWNER
 from denizen.postgres.leftovers import clear_leftovers
@@ -172,6 +172,12 @@ class Server:
             raise BadDeployment(
                 f"{data} is not a PostgreSQL data directory: the data of {self.plan.name} are missing"
             ) from None
+        owner, ours = data.stat().st_uid, self.plan.account.uid if self.plan.account else os.geteuid()
+        if owner != ours:
+            raise BadDeployment(
+                f"the data of {self.plan.name} belong to {user_name(owner)}, but PostgreSQL would run as "
+                f"{user_name(ours)}: start as the user who made them, or set postgres.run_as"
+            )
         if made_by != str(binaries.major):
             raise BadDeployment(
                 f"the data of {self.plan.name} were made by PostgreSQL {made_by}, but {binaries.directory} is "
