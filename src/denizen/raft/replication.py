@@ -63,8 +63,7 @@ def heartbeat(state: State, leading: Leading) -> None:
     """Speak to everyone in a new round; probe again where an answer is missing."""
     for progress in leading.progress.values():
         if progress.mode is Mode.REPLICATE and progress.next <= state.log.base_index:
-            progress.probe(progress.match + 1)  # what is in flight was compacted: a heartbeat could not tell if it is
-            lost
+            progress.probe(progress.match + 1)  # compacted in flight: a heartbeat could not tell whether it is lost
         if progress.mode is Mode.PROBE:
             progress.probed = False
         elif progress.mode is Mode.SNAPSHOT:

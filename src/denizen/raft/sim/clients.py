@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from denizen.raft.effects import Accepted, Effects
 from denizen.raft.events import Propose, Read
-from denizen.raft.types import Entry, Index, NodeId
+from denizen.raft.types import NO_NODE, Entry, Index, NodeId
 
 if TYPE_CHECKING:
     from denizen.raft.sim.node import SimNode
@@ -27,7 +27,7 @@ class Client:
     id: int
     number: int = 0
     command: bytes | None = None
-    believed: NodeId = NodeId(0)
+    believed: NodeId = NO_NODE
     attempt: int = 0
 
 
@@ -69,7 +69,7 @@ class Clients:
         self._propose(client)
 
     def _node(self, client: Client) -> "SimNode":
-        if client.believed == 0 or self._rng.random() < 0.1:
+        if client.believed == NO_NODE or self._rng.random() < 0.1:
             client.believed = self._rng.choice(list(self._sim.nodes))
         return self._sim.nodes[client.believed]
 
@@ -92,7 +92,7 @@ class Clients:
     def _impatient(self, client: Client, attempt: int) -> None:
         """No answer: the outcome is unknown, try again elsewhere."""
         if client.attempt == attempt:
-            client.believed = NodeId(0)
+            client.believed = NO_NODE
             self._think(client)
 
     def _again(self, client: Client, attempt: int, after: int) -> None:

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 class SimNode:
     """A node and everything of it that a crash does or does not take."""
 
-    def __init__(self, sim: "Simulation", node: NodeId, founding: Configuration, machine: Callable[[], Machine]) ->
-    None:
+    def __init__(
+        self, sim: "Simulation", node: NodeId, founding: Configuration, machine: Callable[[], Machine]
+    ) -> None:
         self.sim = sim
         self.id = node
         self.disk = Disk(founding, Random(f"{sim.seed} disk {node}"))

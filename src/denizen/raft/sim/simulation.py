@@ -124,9 +124,11 @@ class Simulation:
 
     def _members(self) -> list[SimNode]:
         """The members of the configuration that the newest leader has."""
-        leader = max((node for node in self.nodes.values() if node.leads), key=lambda node: node.core.term,
-        default=None) return [self.nodes[node] for node in leader.core.configuration.members] if leader is not None
-        else []
+        leaders = [node for node in self.nodes.values() if node.leads]
+        if not leaders:
+            return []
+        newest = max(leaders, key=lambda node: node.core.term)
+        return [self.nodes[node] for node in newest.core.configuration.members]
 
     def _wait_for(self, what: str, condition: Callable[[], bool]) -> None:
         deadline = self.now + self.options.settle_us

@@ -52,5 +52,4 @@ class Ledger:
                 continue
             entry = core.entry_at(Index(index))
             if entry != self.entries[index - 1]:
-                raise Violation("leader completeness", f"n{node.id} leads term {core.term} without the committed
-                {index}")
+                raise Violation("leader completeness", f"n{node.id} leads term {core.term} without {index}")

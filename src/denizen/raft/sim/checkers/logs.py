@@ -23,8 +23,6 @@ class LogMatching:
         for entry in entries:
             known, known_before = self._seen.setdefault((entry.index, entry.term), (entry, before))
             if known != entry or (before is not None and known_before is not None and before != known_before):
-                raise Violation(
-                    "log matching", f"n{node.id} has another entry, or another one before it, at
-                    {entry.index}/t{entry.term}"
-                )
+                where = f"{entry.index}/t{entry.term}"
+                raise Violation("log matching", f"n{node.id} has another entry, or another one before it, at {where}")
             before = entry.term

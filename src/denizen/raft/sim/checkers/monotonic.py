@@ -18,9 +18,9 @@ class Monotonic:
     def started(self, node: SimNode) -> None:
         """A new life may begin with less committed and applied, but not in an older term than it has spoken in."""
         core = node.core
-        if core.term < self._spoken.get(node.id, 0):
-            raise Violation("monotonic term", f"n{node.id} restarts in term {core.term}, spoke in
-            {self._spoken[node.id]}")
+        spoken = self._spoken.get(node.id, 0)
+        if core.term < spoken:
+            raise Violation("monotonic term", f"n{node.id} restarts in term {core.term}, it spoke in {spoken}")
         self._last[node.id] = (core.term, core.commit, core.applied)
 
     def stepped(self, node: SimNode, effects: Effects) -> Index:
