@@ -2,8 +2,9 @@
 
     from denizen.raft import Node, Settings
 
-A state machine has `apply(index, command)`, `snapshot()` and `restore(snapshot)`; see `docs/consensus.md` for a replicated
-counter in thirty lines. The core (`denizen.raft.core`) does no I/O and can be driven by something else than `Node`.
+A state machine has `apply(index, command)`, `snapshot()` and `restore(snapshot)`; see `docs/consensus.md` for a
+replicated counter in thirty lines. The core (`denizen.raft.core`) does no I/O and can be driven by something else than
+`Node`.
 """
 
 from denizen.raft.errors import (

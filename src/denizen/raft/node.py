@@ -195,6 +195,11 @@ class Node:
     # How it looks
 
     @property
+    def is_running(self) -> bool:
+        """Whether it was started and has not stopped."""
+        return self._running is not None
+
+    @property
     def leader(self) -> int | None:
         """The leader this node knows of."""
         return (self._running.driver.core.leader or None) if self._running is not None else None
@@ -252,13 +257,16 @@ class Node:
         return self._met | self._applier.addresses | self._peers
 
     def _connect(self) -> None:
-        """Link to the members; to everybody known while this node is not one itself, for it has to answer them."""
+        """Link to the members and to whoever is connected to this node, for it must be answered: a leader that is being
+        removed, or one that a lagging log does not name yet. A node that is no member links to everybody it knows.
+        """
         if self._running is None:
             return
-        members = self._running.driver.core.configuration.members
+        wanted: set[int] = {*self._running.driver.core.configuration.members}
         addresses = {id: address for id, address in self._addresses().items() if id != self.id}
-        if self.id in members:
-            addresses = {id: address for id, address in addresses.items() if id in members or id in self._met}
+        if self.id in wanted:
+            wanted |= self._running.transport.present.keys()
+            addresses = {id: address for id, address in addresses.items() if id in wanted}
         self._running.transport.set_peers(addresses)
 
     def _frame(self, peer: int, frame: bytes) -> None:
@@ -269,10 +277,10 @@ class Node:
         if self._running is not None:
             self._running.driver.link(peer, up)
 
-    def _met_peer(self, peer: int, address: str) -> None:
-        if peer not in self._addresses() and address:
+    def _met_peer(self, peer: int, address: str | None) -> None:
+        if address:
             self._met[peer] = address
-            self._connect()
+        self._connect()
 
     def _fail(self, error: BaseException) -> None:
         """The node cannot go on: stop it, for this reason."""

@@ -52,6 +52,8 @@ class Driver:
         self.forwarding = Forwarding(self._send_frame, settings.proposals_waiting_max, settings.propose_s)
         self.applied = int(started.core.applied)
         """The last index that the state machine has applied; `core.applied` may be ahead by what is queued."""
+        self.is_member = self.core.id in self.core.configuration.members
+        """As of the newest configuration in the log."""
         self.snapshot_index = started.snapshot_index
         self.on_members: Callable[[], None] = lambda: None
         """Called when the members or their addresses changed."""
@@ -208,6 +210,7 @@ class Driver:
         for key in effects.completed:
             self.pending.completed(key)
         if effects.configuration is not None:
+            self.is_member = self.core.id in effects.configuration.members
             self.on_members()
             self._new_chance()
         self._snapshot_work(effects)

@@ -67,8 +67,8 @@ class Requests:
             try:
                 return await future
             except NoLeader:
-                if self._is_outsider():
-                    raise NotMember("this node is not a member of the cluster; add it first") from None
+                if not driver.is_member:
+                    raise _not_member() from None
                 if not await self.chance(deadline):
                     raise
 
@@ -105,6 +105,8 @@ class Requests:
         """Propose once. Raises what certainly had no effect; the future tells the rest."""
         driver = self._driver
         driver.check_running()
+        if not driver.is_member:
+            raise _not_member()
         core = driver.core
         future: asyncio.Future[Any] = self._loop.create_future()
         waiter = FutureWaiter(future, deadline)
@@ -114,12 +116,11 @@ class Requests:
         elif core.leader and self._transport.up(core.leader):
             driver.metrics.proposals_forwarded += 1
             driver.forwarding.ask(core.leader, data, waiter)
-        elif self._is_outsider():
-            raise NotMember("this node is not a member of the cluster; add it first with `add_learner` on a member")
         else:
             raise NoLeader("no leader is known, or it cannot be reached from here; try again after an election")
         driver.wake()
         return future
 
-    def _is_outsider(self) -> bool:
-        return self._driver.core.id not in self._driver.core.configuration.members
+
+def _not_member() -> NotMember:
+    return NotMember("this node is not a member of the cluster; add it first with `add_learner` on a member")

@@ -1,6 +1,7 @@
 """All connections of one node: a server for the peers' frames and a link to each peer for its own."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 from denizen.raft import limits
@@ -15,7 +16,7 @@ class Transport:
     """Starts, uses and stops the connections. Callbacks run on the event loop.
 
     `on_frame(peer, frame)`: a frame of a peer that proved who it is. `on_link(peer, up)`: the own link to it changed.
-    `on_peer(peer, address)`: it connected, and says that it listens there.
+    `on_peer(peer, address)`: it connected and says that it listens there, or left (then the address is None).
     """
 
     def __init__(
@@ -24,7 +25,7 @@ class Transport:
         tls: Tls | None,
         on_frame: Callable[[int, bytes], None],
         on_link: Callable[[int, bool], None],
-        on_peer: Callable[[int, str], None],
+        on_peer: Callable[[int, str | None], None],
     ) -> None:
         self._local, self._tls = local, tls
         self._on_frame, self._on_link, self._on_peer = on_frame, on_link, on_peer
@@ -32,6 +33,8 @@ class Transport:
         self._links: dict[int, Link] = {}
         self._incoming: dict[Channel, asyncio.Task[None] | None] = {}
         self._leaving: set[asyncio.Task[None]] = set()
+        self.present: Counter[int] = Counter()
+        """The peers that are connected to this node, with the number of their connections."""
         self.refused = 0
         self.dropped = 0
 
@@ -106,8 +109,13 @@ class Transport:
             return
         peer = remote.node
         self._incoming[channel] = None
+        self.present[peer] += 1
         self._on_peer(peer, remote.address)
-        channel.listen(lambda frame: self._on_frame(peer, frame), lambda: self._gone(channel))
+        channel.listen(lambda frame: self._on_frame(peer, frame), lambda: self._gone(channel, peer))
 
-    def _gone(self, channel: Channel) -> None:
+    def _gone(self, channel: Channel, peer: int) -> None:
         self._incoming.pop(channel, None)
+        self.present[peer] -= 1
+        if not self.present[peer]:
+            del self.present[peer]
+            self._on_peer(peer, None)
