@@ -74,18 +74,34 @@ class Denizen:
 
     def leader(self) -> int | None:
         """Return the leader's id, as far as any node knows it."""
-        assert self.cluster is not None  # noqa: S101 - started
+        if self.cluster is None:
+            return None
         for endpoint in self.cluster.endpoints:
             status = fetch(f"{endpoint}/v1/kv/status", self.cluster.token)
             if status is not None and status["role"] == "leader":
                 return int(status["id"])
         return None
 
-    def measure(self, lanes: int, seconds: float) -> LoadResult:
+    def leader_url(self) -> tuple[str, str]:
+        """Return the leader's URL and the token."""
         leader = self.leader()
-        assert self.cluster is not None  # noqa: S101 - started
-        assert leader is not None  # noqa: S101 - waited for
-        return drive_puts(self.cluster.endpoint(leader), self.cluster.token, lanes, seconds)
+        if self.cluster is None or leader is None:
+            raise RuntimeError("denizen has no leader")
+        return self.cluster.endpoint(leader), self.cluster.token
+
+    def memory_mib(self) -> list[float]:
+        """Return the resident size of each node."""
+        if self.cluster is None:
+            raise RuntimeError("not started")
+        sizes = []
+        for id in self.cluster.ids:
+            status = Path(f"/proc/{self.cluster.pid(id)}/status").read_text()
+            kib = next(line for line in status.splitlines() if line.startswith("VmRSS:")).split()[1]
+            sizes.append(int(kib) / 1024)
+        return sizes
+
+    def measure(self, lanes: int, seconds: float) -> LoadResult:
+        return drive_puts(*self.leader_url(), lanes, seconds)
 
 
 class Etcd:
@@ -125,7 +141,8 @@ class Etcd:
 
     def measure(self, lanes: int, seconds: float) -> LoadResult:
         leader = self._leader()
-        assert leader is not None  # noqa: S101 - waited for
+        if leader is None:
+            raise RuntimeError(f"{self.name} has no leader")
         return drive_puts(leader, "", lanes, seconds)
 
     def _leader(self) -> str | None:
@@ -170,7 +187,8 @@ class PySyncObj:
 
     def measure(self, lanes: int, seconds: float) -> LoadResult:
         leader = self._leader()
-        assert leader is not None  # noqa: S101 - waited for
+        if leader is None:
+            raise RuntimeError(f"{self.name} has no leader")
         answer = ask(leader, {"do": "load", "lanes": lanes, "seconds": seconds}, seconds + 30)
         return LoadResult(answer["succeeded"], answer["failed"], answer["seconds"], answer["latencies_ms"])
 
