@@ -114,3 +114,34 @@ verify_page_rows = 4_000
 verify_names_at_once = 4_000
 verify_differences_max = 10_000  # kept in memory; more are only counted
 verify_recheck_s = 5.0  # how long a difference between two shards may take to settle before it is one
+
+
+# Bus
+bus_message_bytes_max = 256 << 10  # of events in one message; NATS takes 1 MB
+bus_batch_events_max = 2_000  # read by a relay at a time
+bus_bucket_events_max = 500  # of one bucket in one read
+bus_batch_buckets_max = 512
+bus_restart_events_max = 32  # of each bucket, published again when the stream is found empty
+bus_replay_messages_max = 5_000  # read by a relay that resumes
+bus_relay_pause_s = 0.005  # between two reads of a relay: what is committed meanwhile goes together
+bus_heads_interval_s = 0.5  # a relay looks at every bucket, and says how far they are
+bus_hint_pause_s = 0.002  # between two hints of a gateway to one relay
+bus_lock_retry_s = 0.5  # a relay that waits for another to end
+bus_retry_s_min = 0.1
+bus_retry_s_max = 1.0
+bus_connect_s = 2.0
+bus_request_s = 3.0
+bus_query_s = 10.0
+bus_duplicate_window_s = 60.0
+bus_start_s = 20.0
+bus_stop_s = 10.0
+feed_ready_events_max = 20_000  # waiting for the consumer; the feed takes no more meanwhile
+feed_parked_events_max = 10_000  # that came before their turn; more are dropped, and read from PostgreSQL
+feed_pull_messages_max = 64  # asked from the stream at a time
+feed_grace_s = 0.3  # how long a message may be on its way before what it brings is read from PostgreSQL
+feed_tick_s = 0.1
+feed_heads_silence_s = 1.5  # without word of a shard's heads, the feed asks PostgreSQL
+feed_poll_s = 0.5  # how often it asks then
+feed_heal_events_max = 2_000  # of one read
+feed_heal_bucket_events_max = 200
+feed_heal_buckets_max = 256

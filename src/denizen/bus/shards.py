@@ -1,0 +1,90 @@
+"""How a feed reaches PostgreSQL: by the map, whichever shard a bucket lives on today.
+
+`Shards` is a port; a gateway's router is one. `ShardReaders` is for processes that only read.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol, TypeVar
+
+import asyncpg
+import structlog
+
+from denizen import limits
+from denizen.errors import DenizenError, Unavailable
+from denizen.events.store import ShardStore
+from denizen.sharding.bucket_map import BucketMap, MapSource
+from denizen.sharding.ids import Bucket, ShardId
+
+Answer = TypeVar("Answer")
+_log = structlog.get_logger()
+
+
+class Shards(Protocol):
+    """The shards of a deployment, for reading."""
+
+    @property
+    def map(self) -> BucketMap:
+        """The newest map known here."""
+        ...
+
+    async def read(self, bucket: Bucket, ask: Callable[[asyncpg.Connection], Awaitable[Answer]]) -> Answer:
+        """Run a read on the shard that owns `bucket`; `Unavailable` if it does not answer."""
+        ...
+
+
+class ShardReaders:
+    """A few connections to each shard, made when they are needed, and the map followed.
+
+    `shards` gives the arguments of `asyncpg.connect` for each shard.
+    """
+
+    def __init__(self, shards: Mapping[ShardId, dict[str, Any]], source: MapSource) -> None:
+        self._stores = {shard: ShardStore(shard, arguments) for shard, arguments in shards.items()}
+        self._source = source
+        self._map: BucketMap | None = None
+        self._follower: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Get the map, and follow it from now on."""
+        self._map = await self._source.current()
+        for store in self._stores.values():
+            await store.start()
+        self._follower = asyncio.get_running_loop().create_task(self._follow())
+
+    async def stop(self) -> None:
+        """Close every connection."""
+        if self._follower is not None:
+            self._follower.cancel()
+            await asyncio.gather(self._follower, return_exceptions=True)
+        await asyncio.gather(*(store.stop() for store in self._stores.values()))
+
+    async def __aenter__(self) -> "ShardReaders":
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    @property
+    def map(self) -> BucketMap:
+        """The newest map known here."""
+        if self._map is None:
+            raise Unavailable("the bucket map was not read yet")
+        return self._map
+
+    async def read(self, bucket: Bucket, ask: Callable[[asyncpg.Connection], Awaitable[Answer]]) -> Answer:
+        """Run a read on the shard that owns `bucket`; `Unavailable` if it does not answer."""
+        shard = self.map.shard_of(bucket)
+        store = self._stores.get(shard)
+        if store is None:
+            raise Unavailable(f"shard {shard} is new to this process")
+        return await store.read(ask)
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                self._map = await self._source.newer_than(self.map.version)
+            except (DenizenError, OSError) as error:  # read on with the last map
+                _log.warning("map_not_followed", error=type(error).__name__)
+                await asyncio.sleep(limits.map_retry_s)
