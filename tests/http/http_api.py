@@ -1,5 +1,6 @@
 """Requests to the test server, and what comes back."""
 
+import io
 import uuid
 from typing import Any
 
@@ -43,11 +44,13 @@ class Api:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if self.key is not None:
             sent.setdefault("Authorization", f"Bearer {self.key}")
-        data = raw
+        data: Any = raw
         if body is not None:
             data = msgspec.json.encode(body)
         if data is not None:
             sent.setdefault("Content-Type", "application/json")
+            if len(data) > 1 << 20:
+                data = io.BytesIO(data)
         url = aiohttp.client.URL(self.server.url + path, encoded=True)
         async with self.session.request(
             method, url, data=data, headers=sent, skip_auto_headers=["Content-Type", "User-Agent"]

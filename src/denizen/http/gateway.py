@@ -23,7 +23,7 @@ from denizen.http.limiter import rate_headers
 from denizen.http.problems import as_error, problem_reply
 from denizen.http.refusals import HeadersTooLarge, InvalidHeader, UriTooLong
 from denizen.http.replies import SECURITY_HEADERS, Reply, empty_reply
-from denizen.http.requests import Request, Scope, Transport, parse_query
+from denizen.http.requests import Request, RequestHeaders, Scope, Transport, parse_query
 from denizen.http.router import Router
 from denizen.http.routes import ROUTES, Route
 from denizen.http.services import Services
@@ -32,6 +32,7 @@ from denizen.limits import header_bytes_max, request_id_chars_max, uri_chars_max
 _log = structlog.get_logger()
 
 _REQUEST_ID: Final = re.compile(rf"[\x21-\x7e]{{1,{request_id_chars_max}}}")
+_MEANINGFUL: Final = ("authorization", "content-type", "idempotency-key", "if-match", "if-none-match")
 _UNROUTED: Final = "(none)"
 
 
@@ -128,7 +129,17 @@ def _route_of(request: Request) -> str:
 
 def _check_headers(scope: Scope) -> None:
     headers = scope.headers
-    if sum(map(len, headers.values())) > header_bytes_max:
+    values = headers.values()
+    if sum(map(len, values)) > header_bytes_max:
         raise HeadersTooLarge(f"header fields may have at most {header_bytes_max} bytes")
     if headers.get("host") is None and scope.http_version == "1.1":
         raise InvalidHeader("Host", "HTTP/1.1 needs the header `Host`")
+    if len(values) != len(headers):
+        _refuse_hidden(headers)
+
+
+def _refuse_hidden(headers: RequestHeaders) -> None:
+    """Granian hides values that are not ASCII: a field that means something to us must not vanish."""
+    for name in _MEANINGFUL:
+        if name in headers and not headers.get_all(name):
+            raise InvalidHeader(name.title(), f"`{name.title()}` must be visible ASCII characters")

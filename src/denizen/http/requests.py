@@ -47,6 +47,10 @@ class RequestHeaders(Protocol):
 
     def values(self) -> list[str]: ...
 
+    def __contains__(self, key: str) -> bool: ...
+
+    def __len__(self) -> int: ...
+
 
 class Scope(Protocol):
     """The part of granian's RSGI scope that we use. `path` is percent-decoded."""

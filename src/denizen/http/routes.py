@@ -176,13 +176,13 @@ _PASSWORDS_AND_NAMES: Final = (
     Route(
         name="find_user", method="GET", path="/v1/login-names/{kind}/{value}", handler=login_names.find_user,
         scope=READ, summary="Get the user with a login name", reply=shapes.UserDocument, cached=True,
-        problems=(errors.UserNotFound,),
+        problems=(errors.UserNotFound, refusals.RouteNotFound),
     ),
     Route(
         name="verify_password_by_login_name", method="POST",
         path="/v1/login-names/{kind}/{value}/password/verify", handler=login_names.verify_by_login_name, scope=READ,
         summary="Whether this is the password of the user with a login name", body=shapes.PasswordGuess,
-        reply=shapes.PasswordVerdict,
+        reply=shapes.PasswordVerdict, problems=(refusals.RouteNotFound,),
     ),
 )  # fmt: skip
 

@@ -74,6 +74,7 @@ def engine_of(deployment: Deployment) -> Engine:
 @asynccontextmanager
 async def listening(engine: Engine, host: str, port: int, *, log: bool = False) -> AsyncIterator[Services]:
     """Serve a started engine over HTTP for the length of the block; at its end requests under way are finished."""
+    _require_free(host, port)
     metrics = GatewayMetrics()
     services = Services(engine.users, engine.keys, PasswordPool(), Limiter(), RecentKeys(), metrics)
     access_log = AccessLog(_write_line, metrics.log_lines_lost.inc) if log else None
@@ -107,6 +108,17 @@ def _http_server(gateway: Gateway, host: str, port: int) -> Server:
         backpressure=connections_max,
         log_enabled=False,
     )
+
+
+def _require_free(host: str, port: int) -> None:
+    """Granian would share the port with another process of its kind, or end in silence."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        raise BadConfiguration(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
 
 
 async def _run(server: Server, host: str, port: int) -> None:

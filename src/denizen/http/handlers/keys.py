@@ -1,11 +1,16 @@
 """API keys: create (the secret is shown once), list, revoke. For `admin` only."""
 
+import re
+from typing import Final
+
 from denizen.http.refusals import KeyNotFound
 from denizen.http.replies import Reply, empty_reply, json_reply
 from denizen.http.requests import Request
 from denizen.http.services import Services
 from denizen.http.shapes import CreatedKey, KeyList, NewKey
 from denizen.http.views import key_document
+
+_KEY_ID: Final = re.compile(r"[0-9a-z]{1,64}")
 
 
 async def create_key(services: Services, request: Request) -> Reply:
@@ -22,6 +27,7 @@ async def list_keys(services: Services, request: Request) -> Reply:
 
 async def revoke_key(services: Services, request: Request) -> Reply:
     """DELETE /v1/keys/{key_id}"""
-    if await services.keys.revoke(request.params["key_id"]) is None:
+    key_id = request.params["key_id"]
+    if not _KEY_ID.fullmatch(key_id) or await services.keys.revoke(key_id) is None:
         raise KeyNotFound("there is no API key with this id")
     return empty_reply()

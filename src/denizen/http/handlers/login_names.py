@@ -7,6 +7,7 @@ import structlog
 
 from denizen.errors import DenizenError, UserDeleted, UserNotFound
 from denizen.http.handlers.users import user_reply
+from denizen.http.refusals import RouteNotFound
 from denizen.http.replies import Reply, json_reply
 from denizen.http.requests import Request, as_document
 from denizen.http.services import Services
@@ -30,7 +31,11 @@ async def find_user(services: Services, request: Request) -> Reply:
 def _login_name(request: Request) -> LoginName:
     """The login name in the path; what cannot be one names no user."""
     try:
-        return login_name(LoginNameKind.from_word(request.params["kind"]), request.params["value"])
+        kind = LoginNameKind.from_word(request.params["kind"])
+    except Rejected as error:
+        raise RouteNotFound(error.detail) from error
+    try:
+        return login_name(kind, request.params["value"])
     except Rejected as error:
         raise UserNotFound("there is no user with this login name") from error
 
