@@ -5,7 +5,7 @@ events) is enforced inside the statement by the function `denizen.append` (postg
 a broken connection is safe: what was done is recognised by its command id and answered as `REPEATED`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -32,11 +32,18 @@ class Write(Struct, frozen=True, gc=False):
     epoch: Epoch
 
 
+Appended = Callable[[Sequence[Write], Sequence[Outcome]], None]
+
+
 class AppendWork:
     """How a lane performs a group of writes; see `lanes.Work`."""
 
     group_max = limits.append_group_commands_max
     deadline_s = limits.append_deadline_s
+
+    def __init__(self, appended: Appended | None = None) -> None:
+        """`appended` is called after each group with its writes and outcomes; it must neither wait nor fail."""
+        self._appended = appended
 
     def keys(self, request: Write) -> tuple[object, ...]:
         """Two commands on one stream, login name or idempotency key never share a group."""
@@ -48,10 +55,13 @@ class AppendWork:
         """Append the group in one statement, which is one transaction."""
         rows = await connection.fetch(_APPEND, *columns_of(requests))
         invariant(len(rows) == len(requests), "every append has an outcome", sent=len(requests), got=len(rows))
-        return [
+        outcomes = [
             Outcome(RESULTS[outcome], stream, version, sequence or 0, recorded_at)
             for outcome, stream, version, sequence, recorded_at in rows
         ]
+        if self._appended is not None:
+            self._appended(requests, outcomes)
+        return outcomes
 
     def doubt(self, cause: BaseException) -> DenizenError:
         """The connection broke after the group was sent, and the server did not come back in time."""

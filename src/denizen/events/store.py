@@ -14,7 +14,7 @@ import asyncpg
 
 from denizen import limits
 from denizen.errors import Unavailable
-from denizen.events.appending import AppendWork, Write
+from denizen.events.appending import Appended, AppendWork, Write
 from denizen.events.lanes import BROKEN, PASSING, Lane
 from denizen.events.reading import NameLookUp, UserLookUp
 from denizen.events.records import Append, NameRecord, Outcome, StoredUser
@@ -56,12 +56,19 @@ async def close_pool(pool: asyncpg.Pool) -> None:
 class ShardStore:
     """One shard, as a gateway uses it. Answers are futures, so that many can be awaited together."""
 
-    def __init__(self, shard_id: ShardId, connect_args: dict[str, Any], lanes: int = limits.lanes_per_shard) -> None:
+    def __init__(
+        self,
+        shard_id: ShardId,
+        connect_args: dict[str, Any],
+        lanes: int = limits.lanes_per_shard,
+        appended: Appended | None = None,
+    ) -> None:
         self.shard_id = shard_id
         self._connect_args = connect_args
         self._pool: asyncpg.Pool | None = None
         self._appends = [
-            Lane[Write, Outcome](self._connect, AppendWork(), limits.append_queue_commands_max) for _ in range(lanes)
+            Lane[Write, Outcome](self._connect, AppendWork(appended), limits.append_queue_commands_max)
+            for _ in range(lanes)
         ]
         self._users = Lane[UserId, "StoredUser | None"](self._connect, UserLookUp(), limits.read_queue_keys_max)
         self._names = Lane[tuple[Bucket, LoginName], "NameRecord | None"](

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from denizen import limits
+from denizen.bus.hints import Hinter
+from denizen.bus.settings import BusSettings
 from denizen.events.store import ShardStore
 from denizen.service.keys import KeyRing
 from denizen.service.login_names import LoginNames
@@ -18,7 +20,8 @@ from denizen.users.login_names import LoginNameKind
 class Gateway:
     """Stores, router, login names, sweeper, keys and the user service over them.
 
-    `shards` gives the arguments of `asyncpg.connect` for each shard; the first one keeps the API keys.
+    `shards` gives the arguments of `asyncpg.connect` for each shard; the first one keeps the API keys. With a `bus`,
+    relays are told at once what was written; without, they find it a moment later.
     """
 
     def __init__(
@@ -30,8 +33,13 @@ class Gateway:
         *,
         lanes: int = limits.lanes_per_shard,
         sweep_grace_s: float = limits.sweep_grace_s,
+        bus: BusSettings | None = None,
     ) -> None:
-        stores = {shard: ShardStore(shard, arguments, lanes) for shard, arguments in shards.items()}
+        self._hinter = Hinter(bus) if bus else None
+        stores = {
+            shard: ShardStore(shard, arguments, lanes, self._hinter.of(shard) if self._hinter else None)
+            for shard, arguments in shards.items()
+        }
         self.router = Router(source, stores, hash_seed)
         self.names = LoginNames(self.router, kinds)
         self.sweeper = Sweeper(self.router, self.names, sweep_grace_s)
@@ -45,6 +53,8 @@ class Gateway:
             await self.router.start()
             await self.keys.start()
             await self.sweeper.start()
+            if self._hinter is not None:
+                self._hinter.start()
         except BaseException:
             await self.stop()
             raise
@@ -55,6 +65,8 @@ class Gateway:
         await self.names.drain()
         await self.keys.stop()
         await self.router.stop()
+        if self._hinter is not None:
+            await self._hinter.stop()
 
     async def __aenter__(self) -> "Gateway":
         await self.start()

@@ -1,0 +1,84 @@
+"""The gateway's hint to relays: "I have just committed these sequences".
+
+Appends never wait for it. A lane's call after each group only remembers the newest sequences of each bucket; a
+task of its own sends them, a few milliseconds' worth at a time. Without a bus they are forgotten: relays look by
+themselves twice a second.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+
+from denizen import limits
+from denizen.bus.connection import TROUBLE, Bus, connected
+from denizen.bus.messages import encode_hint
+from denizen.bus.metrics import hints_sent
+from denizen.bus.settings import BusSettings, hint_subject
+from denizen.events.appending import Appended, Write
+from denizen.events.records import Outcome
+from denizen.sharding.ids import Bucket, ShardId
+
+
+class Hinter:
+    """Sends hints for all shards of a gateway, as long as it is started."""
+
+    def __init__(self, bus: BusSettings) -> None:
+        self._settings = bus
+        self._news: dict[ShardId, dict[Bucket, int]] = {}
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._bus: Bus | None = None
+
+    def start(self) -> None:
+        """Begin to connect and to send, on the running loop."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def stop(self) -> None:
+        """Close the connection."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def of(self, shard: ShardId) -> Appended:
+        """What the shard's lanes call when a group was committed. It never waits and never fails."""
+
+        def appended(writes: Sequence[Write], outcomes: Sequence[Outcome]) -> None:
+            if self._bus is None:
+                return
+            news = self._news.setdefault(shard, {})
+            for write, outcome in zip(writes, outcomes, strict=True):
+                if outcome.sequence:  # none where it was refused
+                    bucket = write.append.bucket
+                    news[bucket] = max(outcome.sequence, news.get(bucket, 0))
+            self._wake.set()
+
+        return appended
+
+    async def _run(self) -> None:
+        pause = limits.bus_retry_s_min
+        while True:
+            try:
+                async with connected(self._settings, "gateway") as self._bus:
+                    pause = limits.bus_retry_s_min
+                    await self._send(self._bus)
+            except TROUBLE:
+                pass
+            finally:
+                self._bus = None
+                self._news.clear()
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, limits.bus_retry_s_max)
+
+    async def _send(self, bus: Bus) -> None:
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(limits.bus_retry_s_max):
+                    await self._wake.wait()
+            bus.check()
+            self._wake.clear()
+            news, self._news = self._news, {}
+            for shard, heads in news.items():
+                if heads:
+                    await bus.client.publish(hint_subject(shard), encode_hint(heads))
+                    hints_sent.labels(shard).inc()
+            await asyncio.sleep(limits.bus_hint_pause_s)

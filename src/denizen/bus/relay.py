@@ -1,0 +1,138 @@
+"""The relay of a shard: what was committed goes to the stream.
+
+    take the shard's lock → open an outlet where the stream is → again and again: read what is new, publish it
+
+It looks when a gateway hints that something was committed, and at every bucket twice a second whether or not anybody
+hinted. Between two reads it pauses for some milliseconds, so that one message carries what many commits wrote. What
+goes wrong, with PostgreSQL or with the bus, ends in a new beginning; nothing that it holds in memory is needed.
+
+Caller's duties: `run` until it is no longer wanted, then cancel. Any number of relays of one shard may run, anywhere:
+one publishes, the others wait for its lock.
+"""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+import structlog
+from nats.aio.msg import Msg
+
+from denizen import limits
+from denizen.bus import metrics
+from denizen.bus.connection import TROUBLE, Bus, connected
+from denizen.bus.cursors import Cursors
+from denizen.bus.messages import BadMessage, decode_hint
+from denizen.bus.outlet import Outlet, open_outlet
+from denizen.bus.settings import BusSettings, hint_subject
+from denizen.bus.source import Source, locked_source
+from denizen.bus.streams import ensure_streams
+from denizen.errors import DenizenError
+from denizen.sharding.ids import ShardId
+
+_log = structlog.get_logger()
+
+
+class Relay:
+    """Publishes one shard's events. `connect_args` are those of `asyncpg.connect` for its primary."""
+
+    def __init__(self, shard: ShardId, connect_args: dict[str, Any], bus: BusSettings) -> None:
+        self.shard = shard
+        self.published = 0  # events, since the start
+        self.leading = False
+        self._connect_args = connect_args
+        self._bus = bus
+        self._wake = asyncio.Event()
+        self._cursors: Cursors | None = None
+        self._log = _log.bind(shard=shard)
+
+    async def run(self) -> None:
+        """Publish whenever the shard, its lock and the bus are there; never returns."""
+        pause = limits.bus_retry_s_min
+        while True:
+            try:
+                async with locked_source(self._connect_args) as source:
+                    pause = limits.bus_retry_s_min
+                    self._lead(True)
+                    await self._serve(source)
+            except (DenizenError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+                self._log.warning("relay_without_shard", error=str(error) or type(error).__name__)
+            finally:
+                self._lead(False)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, limits.bus_retry_s_max)
+
+    async def _serve(self, source: Source) -> None:
+        """Publish from this source for as long as it answers."""
+        pause = limits.bus_retry_s_min
+        while True:
+            began = asyncio.get_running_loop().time()
+            try:
+                async with connected(self._bus, f"relay {self.shard}") as bus:
+                    await self._publish_all(source, bus)
+            except asyncpg.PostgresError:
+                raise
+            except TROUBLE as error:
+                self._log.warning("relay_in_doubt", error=str(error) or type(error).__name__)
+            if asyncio.get_running_loop().time() - began > limits.bus_retry_s_max:
+                pause = limits.bus_retry_s_min
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, limits.bus_retry_s_max)
+            await source.heads()  # is it still ours?
+
+    async def _publish_all(self, source: Source, bus: Bus) -> None:
+        await ensure_streams(bus, self._bus)
+        outlet, self._cursors = await open_outlet(bus, self.shard)
+        metrics.relay_resumes.labels(self.shard).inc()
+        await bus.client.subscribe(hint_subject(self.shard), cb=self._hear)
+        loop = asyncio.get_running_loop()
+        look_at = loop.time()
+        while True:
+            if loop.time() >= look_at:
+                look_at = loop.time() + limits.bus_heads_interval_s
+                self._cursors.see(await source.heads())
+                metrics.relay_behind.labels(self.shard).set(self._cursors.behind)
+                await outlet.tell_heads(self._cursors)
+            await self._publish_some(source, outlet, self._cursors)
+            bus.check()
+            await asyncio.sleep(limits.bus_relay_pause_s)
+            await self._until(look_at)
+
+    async def _publish_some(self, source: Source, outlet: Outlet, cursors: Cursors) -> None:
+        """Read once, and publish what was read."""
+        asked = cursors.next(limits.bus_batch_buckets_max)
+        if not asked:
+            return
+        rows = await source.after(asked)
+        if rows:
+            messages = await outlet.publish(rows, cursors)
+            self.published += len(rows)
+            metrics.relay_events.labels(self.shard).inc(len(rows))
+            metrics.relay_messages.labels(self.shard).inc(messages)
+            lag = datetime.now(UTC) - rows[0]["recorded_at"]
+            metrics.relay_seconds.labels(self.shard).observe(max(0.0, lag.total_seconds()))
+        if len(rows) < limits.bus_bucket_events_max:  # no limit of the read was reached: that was all
+            cursors.settle()
+
+    async def _until(self, moment: float) -> None:
+        """Wait for a hint, or that moment; not at all while there is more to publish."""
+        if self._cursors is not None and self._cursors.behind:
+            return
+        self._wake.clear()
+        try:
+            async with asyncio.timeout_at(moment):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    async def _hear(self, message: Msg) -> None:
+        try:
+            hint = decode_hint(message.data)
+        except BadMessage:
+            return
+        if self._cursors is not None and self._cursors.hear(hint):
+            self._wake.set()
+
+    def _lead(self, leading: bool) -> None:
+        self.leading = leading
+        metrics.relay_leading.labels(self.shard).set(leading)
