@@ -1,0 +1,1 @@
+"""Tests of the event store: codec, append, lanes, faults."""

@@ -1,0 +1,36 @@
+"""One real shard that owns every bucket."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+
+from denizen.events.store import ShardStore, connect
+from denizen.sharding.ids import ShardId
+from denizen.testing.gateway import provision_all
+from denizen.testing.postgres import Database
+
+
+@pytest.fixture
+async def shard(database: Database) -> Database:
+    """A database made the only shard of a deployment."""
+    await provision_all([database])
+    return database
+
+
+@pytest.fixture
+async def store(shard: Database) -> AsyncIterator[ShardStore]:
+    """The shard's store, started."""
+    store = ShardStore(ShardId("s1"), shard.connect_args, lanes=2)
+    await store.start()
+    yield store
+    await store.stop()
+
+
+@pytest.fixture
+async def connection(shard: Database) -> AsyncIterator[asyncpg.Connection]:
+    """A connection with the store's own settings."""
+    connection: Any = await connect(shard.connect_args)
+    yield connection
+    await connection.close()

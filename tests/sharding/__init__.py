@@ -1,0 +1,1 @@
+"""Tests of hashing, ids and the map."""
