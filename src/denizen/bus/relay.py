@@ -44,7 +44,7 @@ class Relay:
         self._bus = bus
         self._wake = asyncio.Event()
         self._cursors: Cursors | None = None
-        self._log = _log.bind(shard=shard)
+        self._warned: str | None = None
 
     async def run(self) -> None:
         """Publish whenever the shard, its lock and the bus are there; never returns."""
@@ -56,7 +56,7 @@ class Relay:
                     self._lead(True)
                     await self._serve(source)
             except (DenizenError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
-                self._log.warning("relay_without_shard", error=str(error) or type(error).__name__)
+                self._warn("relay_without_shard", error)
             finally:
                 self._lead(False)
             await asyncio.sleep(pause)
@@ -73,9 +73,9 @@ class Relay:
             except asyncpg.PostgresError:
                 raise
             except TROUBLE as error:
-                self._log.warning("relay_in_doubt", error=str(error) or type(error).__name__)
+                self._warn("relay_in_doubt", error)
             if asyncio.get_running_loop().time() - began > limits.bus_retry_s_max:
-                pause = limits.bus_retry_s_min
+                pause, self._warned = limits.bus_retry_s_min, None
             await asyncio.sleep(pause)
             pause = min(pause * 2, limits.bus_retry_s_max)
             await source.heads()  # is it still ours?
@@ -132,6 +132,13 @@ class Relay:
             return
         if self._cursors is not None and self._cursors.hear(hint):
             self._wake.set()
+
+    def _warn(self, event: str, error: BaseException) -> None:
+        """Say it once, not at every attempt."""
+        text = str(error) or type(error).__name__
+        if text != self._warned:
+            _log.warning(event, shard=self.shard, error=text)
+        self._warned = text
 
     def _lead(self, leading: bool) -> None:
         self.leading = leading

@@ -28,6 +28,7 @@ from denizen.postgres.server import open_log
 HOST: Final = "127.0.0.1"
 USER: Final = "denizen"
 _POLL_S: Final = 0.01
+_HEADS_BYTES_MAX: Final = 256 << 20  # room for the stream of heads, far more than it needs
 
 
 class NatsPlan(Struct, frozen=True):
@@ -38,7 +39,8 @@ class NatsPlan(Struct, frozen=True):
     password: str
     program: Path | None = None  # None: the one of the wheel, else the one on the PATH
     port: int = 0  # 0: find one
-    store_bytes_max: int = 4 << 30
+    retention_s: int = 24 * 3600
+    retention_bytes: int = 1 << 30
 
 
 class NatsServer:
@@ -68,7 +70,13 @@ class NatsServer:
 
     def settings(self) -> BusSettings:
         """How clients reach the server."""
-        return BusSettings((self.url,), user=USER, password=self.plan.password)
+        return BusSettings(
+            (self.url,),
+            user=USER,
+            password=self.plan.password,
+            retention_s=self.plan.retention_s,
+            retention_bytes=self.plan.retention_bytes,
+        )
 
     def start(self, taken: frozenset[int] = frozenset()) -> None:
         """Spawn the server on a free port that is not `taken`; from the main thread. It may not be ready yet."""
@@ -148,7 +156,7 @@ listen: "{HOST}:{plan.port}"
 pid_file: "{plan.data / "nats.pid"}"
 max_payload: 1MB
 authorization {{ user: "{USER}", password: "{plan.password}" }}
-jetstream {{ store_dir: "{plan.data / "store"}", max_memory_store: 64MB, max_file_store: {plan.store_bytes_max} }}
+jetstream {{ store_dir: "{plan.data / "store"}", max_memory_store: 64MB, max_file_store: {plan.retention_bytes + _HEADS_BYTES_MAX} }}
 """
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             file.write(text)
