@@ -4,11 +4,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
-from kv_clusters import Start, Watched
+from kv_clusters import Start, Watched, eventually
+from kv_one_node import OneNode, one_node_config
 
 from denizen.raft.kv.client import KeyValueClient
 from denizen.raft.kv.local_cluster import LocalCluster
+from denizen.raft.kv.server import KeyValueServer
 
 
 @pytest.fixture
@@ -55,3 +58,16 @@ async def start(directory: Path, made: list[LocalCluster]) -> AsyncIterator[Star
 @pytest.fixture
 async def three(start: Start) -> Watched:
     return await start(3)
+
+
+@pytest.fixture
+async def node(tmp_path: Path) -> AsyncIterator[OneNode]:
+    """One node in this event loop, leading itself."""
+    async with KeyValueServer(one_node_config(tmp_path / "node")) as server, aiohttp.ClientSession() as http:
+        it = OneNode(server, http)
+
+        async def leads() -> bool:
+            return (await it.get("/v1/kv/health"))[0] == 200
+
+        await eventually(leads, "the node leads")
+        yield it
