@@ -3,18 +3,24 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import asyncpg
 import pytest
 
+from denizen.deployment.gateway import stop_leftover_gateway
 from denizen.deployment.layout import Deployment
+from denizen.deployment.state import GatewayState, RunState, write_state
 from denizen.postgres.leftovers import running_postmaster
+from denizen.postgres.processes import command_of
 from denizen.testing.deployment import UpProcess
 from denizen.testing.postgres import run_blocking
 from deployment.processes import denizen, processes_in, wait_for
 
 ONE = ("--shards", "1")
+ONE_SHARD_ONLY = (*ONE, "--no-gateway")
 
 
 async def _do(deployment: Deployment, sql: str) -> object:
@@ -41,21 +47,21 @@ def test_a_signal_stops_everything_in_order(directory: Path, number: signal.Sign
 
 
 def test_stopped_in_the_middle_of_the_first_start_the_next_one_finishes_it(directory: Path) -> None:
-    up = UpProcess(directory, ONE)
+    up = UpProcess(directory, ONE_SHARD_ONLY)
     wait_for(up.events)
     assert up.stop() == 0
     assert up.ready == {}
-    again = UpProcess(directory, ONE).wait_ready()
+    again = UpProcess(directory, ONE_SHARD_ONLY).wait_ready()
     assert again.ready["admin_key"]
     assert [path.name for path in (up.data / "shards").iterdir()] == ["s1"]
     again.stop()
 
 
 def test_killed_in_the_middle_of_the_first_start_the_next_one_finishes_it(directory: Path) -> None:
-    up = UpProcess(directory, ONE)
+    up = UpProcess(directory, ONE_SHARD_ONLY)
     wait_for(lambda: list((up.data / "shards").glob("s1.new-*/base")))
     up.kill()
-    again = UpProcess(directory, ONE).wait_ready()
+    again = UpProcess(directory, ONE_SHARD_ONLY).wait_ready()
     assert again.ready["admin_key"]
     assert [path.name for path in (up.data / "shards").iterdir()] == ["s1"]
     again.stop()
@@ -74,7 +80,7 @@ def test_a_killed_supervisor_takes_everything_along_and_the_next_start_has_the_d
 
 
 def test_everything_killed_at_once_the_next_start_has_the_data(directory: Path) -> None:
-    up = UpProcess(directory, ONE).wait_ready()
+    up = UpProcess(directory, ONE_SHARD_ONLY).wait_ready()
     do(up, "CREATE TABLE kept AS SELECT 7 AS a")
     for pid in [up.process.pid, *processes_in(directory)]:
         try:
@@ -82,24 +88,38 @@ def test_everything_killed_at_once_the_next_start_has_the_data(directory: Path) 
         except ProcessLookupError:
             continue  # its parent's death ended it first
     up.process.wait()
-    again = UpProcess(directory).wait_ready()
+    again = UpProcess(directory, ONE_SHARD_ONLY).wait_ready()
     assert do(again, "SELECT a FROM kept") == 7
     again.stop()
 
 
 def test_a_supervisor_and_server_that_were_frozen_and_lost_are_replaced(directory: Path) -> None:
     """An orphan that the kernel could not end (here: stopped) is ended by the next start."""
-    up = UpProcess(directory, ONE).wait_ready()
+    up = UpProcess(directory, ONE_SHARD_ONLY).wait_ready()
     pid = running_postmaster(up.data / "shards" / "s1")
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
     up.kill()
     assert running_postmaster(up.data / "shards" / "s1") == pid
-    again = UpProcess(directory)
+    again = UpProcess(directory, ONE_SHARD_ONLY)
     os.kill(pid, signal.SIGCONT)
     again.wait_ready()
     assert running_postmaster(again.data / "shards" / "s1") != pid
     again.stop()
+
+
+def test_a_leftover_gateway_is_stopped_and_a_stranger_with_its_pid_is_not(directory: Path) -> None:
+    deployment = Deployment.create(directory / "data", shards=1)
+    idle = [sys.executable, "-c", "import time; time.sleep(60)", "denizen", "gateway", "--data"]
+    with subprocess.Popen([*idle, str(deployment.directory), "--listen"]) as ours, subprocess.Popen(idle) as stranger:
+        for process, stopped in ((stranger, None), (ours, ours.pid)):
+            gateway = GatewayState(host="127.0.0.1", port=1, pid=process.pid)
+            write_state(deployment.state_path, RunState(gateway=gateway))
+            wait_for(lambda process=process: "gateway" in command_of(process.pid))
+            assert stop_leftover_gateway(deployment) == stopped
+        assert stranger.poll() is None
+        assert ours.wait() == -signal.SIGTERM
+        stranger.terminate()
 
 
 def test_detached_it_goes_on_until_down(directory: Path) -> None:
@@ -126,7 +146,7 @@ def test_detached_a_failed_start_says_why(directory: Path) -> None:
 
 
 def test_lost_data_are_said_and_never_made_anew(directory: Path) -> None:
-    up = UpProcess(directory, (*ONE, "--no-gateway")).wait_ready()
+    up = UpProcess(directory, ONE_SHARD_ONLY).wait_ready()
     up.stop()
     shutil.rmtree(up.data / "shards" / "s1")
     again = denizen("up", "--data", up.data, "--no-gateway")

@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 from rich.console import Console
 
 from denizen.cli.options import DataOption, JsonOption, data_directory
+from denizen.deployment.gateway import stop_leftover_gateway
 from denizen.deployment.layout import Deployment
 from denizen.deployment.lock import holder
 from denizen.deployment.servers import stop_leftovers
@@ -44,11 +45,19 @@ def down(
     if pid is not None:
         _stop_supervisor(deployment, pid, timeout, quiet=json)
         result, text = "stopped", f"Denizen in {deployment.directory} stopped."
-    elif leftovers := stop_leftovers(deployment):
-        result, text = "leftovers_stopped", f"The supervisor was gone; its servers {', '.join(leftovers)} are stopped."
+    elif leftovers := _stop_leftovers(deployment):
+        result, text = (
+            "leftovers_stopped",
+            f"The supervisor was gone; what it had left is stopped: {', '.join(leftovers)}.",
+        )
     else:
         result, text = "not_running", f"Denizen in {deployment.directory} is not running."
     print(json_module.dumps({"result": result, "pid": pid}) if json else text)
+
+
+def _stop_leftovers(deployment: Deployment) -> list[str]:
+    gateway = ["gateway"] if stop_leftover_gateway(deployment) else []
+    return gateway + stop_leftovers(deployment)
 
 
 def _stop_supervisor(deployment: Deployment, pid: int, timeout: float, *, quiet: bool) -> None:

@@ -1,9 +1,12 @@
 """The gateway as a child process of the supervisor: `denizen gateway` on a port that was found for it."""
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 
 from denizen import limits
 from denizen.deployment.config import GatewaySection, parse_listen
@@ -12,7 +15,7 @@ from denizen.deployment.state import GatewayState
 from denizen.deployment.waiting import until
 from denizen.errors import BadConfiguration, BadDeployment
 from denizen.postgres.ports import find_port, is_free
-from denizen.postgres.processes import spawn
+from denizen.postgres.processes import command_of, spawn
 from denizen.postgres.server import open_log
 
 PROBE_PAUSE_SECONDS = 0.05
@@ -101,6 +104,24 @@ class GatewayProcess:
             file.seek(self._log_from)
             text = file.read()[-65_536:].decode(errors="replace")
         return "\n".join(text.splitlines()[-lines:]) or "(it logged nothing)"
+
+
+def stop_leftover_gateway(deployment: Deployment) -> int | None:
+    """Stop a gateway whose supervisor was killed without taking it along; return its pid if there was one."""
+    last = deployment.state().gateway
+    pid = last.pid if last else None
+    ours = f"denizen gateway --data {deployment.directory} "
+    if pid is None or ours not in command_of(pid):
+        return None
+    for number, seconds in ((signal.SIGTERM, limits.drain_s), (signal.SIGKILL, limits.gateway_end_s)):
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+        deadline = time.monotonic() + seconds
+        while ours in command_of(pid) and time.monotonic() < deadline:
+            time.sleep(PROBE_PAUSE_SECONDS)
+        if ours not in command_of(pid):
+            break
+    return pid
 
 
 async def answers_http(gateway: GatewayState, path: str = "/health/live") -> bool:

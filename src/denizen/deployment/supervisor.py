@@ -22,7 +22,7 @@ from denizen import __version__
 from denizen.deployment.admin_key import create_admin_key
 from denizen.deployment.birth import ensure_map, prepare_shard
 from denizen.deployment.config import Config
-from denizen.deployment.gateway import GatewayProcess
+from denizen.deployment.gateway import GatewayProcess, stop_leftover_gateway
 from denizen.deployment.keeping import Child, keep_running
 from denizen.deployment.layout import Deployment
 from denizen.deployment.lock import DirectoryLock
@@ -115,6 +115,9 @@ class Supervisor:
 
     async def _start(self) -> None:
         began = time.monotonic()
+        leftover = stop_leftover_gateway(self.deployment)
+        if leftover is not None:
+            self.narrator.note(f"a gateway left by an earlier start (pid {leftover}) was stopped")
         if self.gateway:
             self.gateway.choose_port()
         await self._start_servers()

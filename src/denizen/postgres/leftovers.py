@@ -7,12 +7,12 @@ even at once, and PostgreSQL would refuse to start because of a stranger.
 
 import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 from denizen import limits
 from denizen.errors import BadDeployment
+from denizen.postgres.processes import command_of
 
 
 def clear_leftovers(data: Path) -> int | None:
@@ -45,8 +45,8 @@ def _serves(pid: int, data: Path) -> bool:
             return False
     except OSError:
         return False
-    command = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return "postgres" in command.stdout and str(data) in command.stdout
+    command = command_of(pid)
+    return "postgres" in command and str(data) in command
 
 
 def _is_zombie(pid: int) -> bool:

@@ -58,6 +58,17 @@ def _die_with_us(number: signal.Signals) -> Callable[[], None] | None:
     return ask
 
 
+def command_of(pid: int) -> str:
+    """Return the command line of a running process, its arguments with spaces between; "" if there is none."""
+    if Path("/proc/self/cmdline").exists():
+        try:
+            return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            return ""
+    run = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return run.stdout
+
+
 def postgres_environment() -> dict[str, str]:
     """Return an environment for PostgreSQL's programs that nothing of the caller's (PGDATA, PGPORT ...) leaks into."""
     kept = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR")

@@ -22,7 +22,7 @@ from denizen.postgres.accounts import Account, give
 from denizen.postgres.processes import spawn
 from denizen.testing.postgres import reachable_directory
 
-START_SECONDS_MAX = 60.0
+START_SECONDS_MAX = 120.0
 STOP_SECONDS_MAX = 60.0
 POLL_SECONDS = 0.02
 SMALL = '[postgres]\nmemory = "512MB"\n'
