@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from denizen.deployment.config import hide_password, load_config, parse_listen
+from denizen.deployment.config import SECTIONS, hide_password, load_config, parse_listen
 from denizen.errors import BadConfiguration
 
 
@@ -108,6 +108,13 @@ def test_addresses_to_listen_on(text: str, parsed: tuple[str, int]) -> None:
 def test_wrong_addresses_to_listen_on(text: str) -> None:
     with pytest.raises(ValueError, match="HOST:PORT"):
         parse_listen(text)
+
+
+def test_every_key_is_in_the_operations_guide() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    for section, struct in SECTIONS.items():
+        for key in struct.__struct_fields__:
+            assert f"`{section}.{key}`" in guide or f"`[{section}.{key}]`" in guide
 
 
 def test_passwords_of_dsns_are_not_shown() -> None:

@@ -108,6 +108,17 @@ def test_a_supervisor_and_server_that_were_frozen_and_lost_are_replaced(director
     again.stop()
 
 
+def test_of_two_first_starts_at_once_one_wins_and_the_other_refuses(directory: Path) -> None:
+    ups = [UpProcess(directory, ONE_SHARD_ONLY), UpProcess(directory, ONE_SHARD_ONLY)]
+    wait_for(lambda: any(up.process.poll() is not None for up in ups), 60)
+    loser, winner = sorted(ups, key=lambda up: up.process.poll() is None)
+    assert loser.process.poll() == 1
+    assert f"runs already (pid {winner.process.pid})" in loser.said()
+    winner.wait_ready()
+    assert do(winner, "SELECT deployment_id::text FROM denizen.shard") == winner.ready["deployment"]
+    assert winner.stop() == 0
+
+
 def test_a_leftover_gateway_is_stopped_and_a_stranger_with_its_pid_is_not(directory: Path) -> None:
     deployment = Deployment.create(directory / "data", shards=1)
     idle = [sys.executable, "-c", "import time; time.sleep(60)", "denizen", "gateway", "--data"]
