@@ -54,6 +54,7 @@ class EventFeed:
         self._room = asyncio.Event()  # the consumer took something
         self._place: tuple[str, int] | None = None  # the stream followed last, and how far
         self._healers: dict[ShardId, Healer] = {}
+        self._from_bus = self._from_postgres = 0
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -98,6 +99,15 @@ class EventFeed:
     def listening(self) -> bool:
         """Whether events come live from the bus now."""
         return self._metrics.listening
+
+    @property
+    def waiting(self) -> int:
+        """Events that wait to be taken."""
+        return self._sequencer.ready
+
+    def counts(self) -> dict[str, int]:
+        """Where the events that came were from: "bus" or "postgres"."""
+        return {"bus": self._from_bus, "postgres": self._from_postgres}
 
     async def _listen(self) -> None:
         """Follow the bus whenever there is one."""
@@ -147,7 +157,9 @@ class EventFeed:
         except BadMessage:
             self._metrics.bad_messages.inc()
             return
-        self._metrics.count(self._metrics.live, self._sequencer.offer(message.events, _now()), self._sequencer)
+        events = self._sequencer.offer(message.events, _now())
+        self._from_bus += events
+        self._metrics.count(self._metrics.live, events, self._sequencer)
         self._notify()
 
     async def _hear_heads(self, message: Msg) -> None:
@@ -173,6 +185,7 @@ class EventFeed:
             await asyncio.sleep(limits.feed_poll_s)
 
     def _healed(self, events: int) -> None:
+        self._from_postgres += events
         self._metrics.count(self._metrics.healed, events, self._sequencer)
         self._notify()
 

@@ -150,13 +150,14 @@ class NatsServer:
     def _write_configuration(self) -> Path:
         plan = self.plan
         path = plan.data / "nats.conf"
+        room = plan.retention_bytes + _HEADS_BYTES_MAX
         text = f"""# Written by Denizen at every start.
 server_name: denizen
 listen: "{HOST}:{plan.port}"
 pid_file: "{plan.data / "nats.pid"}"
 max_payload: 1MB
 authorization {{ user: "{USER}", password: "{plan.password}" }}
-jetstream {{ store_dir: "{plan.data / "store"}", max_memory_store: 64MB, max_file_store: {plan.retention_bytes + _HEADS_BYTES_MAX} }}
+jetstream {{ store_dir: "{plan.data / "store"}", max_memory_store: 64MB, max_file_store: {room} }}
 """
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             file.write(text)
