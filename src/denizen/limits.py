@@ -126,6 +126,7 @@ bus_replay_messages_max = 5_000  # read by a relay that resumes
 bus_relay_pause_s = 0.005  # between two reads of a relay: what is committed meanwhile goes together
 bus_heads_interval_s = 0.5  # a relay looks at every bucket, and says how far they are
 bus_hint_pause_s = 0.002  # between two hints of a gateway to one relay
+bus_check_interval_s = 2.0  # a relay without events looks whether the stream is still there
 bus_lock_retry_s = 0.5  # a relay that waits for another to end
 bus_retry_s_min = 0.1
 bus_retry_s_max = 1.0

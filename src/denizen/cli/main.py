@@ -25,6 +25,11 @@ app.command("denizen.cli.logs:app", name="logs", help="Show the logs of a deploy
 app.command(
     "denizen.cli.gateway:app", name="gateway", help="Serve the HTTP API of a deployment, as a process of its own."
 )
+app.command("denizen.cli.import_:app", name="import", help="Import people from a file, while the service serves.")
+app.command("denizen.cli.export:app", name="export", help="Write all users to a file.")
+app.command("denizen.cli.verify:app", name="verify", help="Check that events, state and login names agree.")
+app.command("denizen.cli.bench:app", name="bench", help="Measure it on this machine.")
+app.command("denizen.cli.demo:app", name="demo", help="A narrated tour, on a deployment of its own.")
 app.command("denizen.cli.raft:app", name="raft", help="A replicated key-value service on Denizen's own Raft.")
 
 

@@ -1,0 +1,58 @@
+"""The columns of a CSV file: which field each one is, by its name or by `--map field=column`."""
+
+import csv
+from collections.abc import Mapping, Sequence
+
+from denizen.bulk.imports.lines import EXPORTED, FIELDS
+from denizen.errors import Invalid
+
+
+class BadColumnsError(Invalid):
+    """The header and the mapping do not fit; the message says which name."""
+
+    code, title = "bad_columns", "Columns not understood"
+
+
+def read_header(line: bytes, delimiter: str) -> list[str]:
+    """The names in the first line of a CSV file. Raises `BadColumnsError`."""
+    try:
+        text = line.decode()
+        header = next(csv.reader([text], delimiter=delimiter, strict=True))
+    except (UnicodeDecodeError, csv.Error, StopIteration) as error:
+        raise BadColumnsError(f"the first line is no header of a CSV file in UTF-8: {error}") from None
+    return [name.strip() for name in header]
+
+
+def resolve(header: Sequence[str], mapping: Mapping[str, str], ignore: Sequence[str]) -> list[str | None]:
+    """The field of each column, None for one to ignore. Raises `BadColumnsError`."""
+    if len(set(header)) != len(header):
+        twice = next(name for name in header if header.count(name) > 1)
+        raise BadColumnsError(f"the header names the column {twice!r} twice")
+    for field, column in mapping.items():
+        if not is_field(field):
+            raise BadColumnsError(f"--map {field}={column}: {field!r} is no field; known are {', '.join(FIELDS)}")
+        if column not in header:
+            raise BadColumnsError(f"--map {field}={column}: no column {column!r}; there are {', '.join(header)}")
+    for column in ignore:
+        if column not in header:
+            raise BadColumnsError(f"--ignore {column}: no such column; there are {', '.join(header)}")
+    by_column = {column: field for field, column in mapping.items()}
+    fields: list[str | None] = []
+    for column in header:
+        field = by_column.get(column, None if column in ignore else column)
+        if field is not None and not is_field(field) and field not in EXPORTED:
+            raise BadColumnsError(
+                f"the column {column!r} is no field; map it (--map FIELD={column}) or leave it out (--ignore {column}). "
+                f"Fields: {', '.join(FIELDS)}, attributes.NAME"
+            )
+        fields.append(field)
+    given = [field for field in fields if field is not None]
+    if len(set(given)) != len(given):
+        twice = next(field for field in given if given.count(field) > 1)
+        raise BadColumnsError(f"two columns are the field {twice!r}")
+    return fields
+
+
+def is_field(name: str) -> bool:
+    """Whether a column can have this name."""
+    return name in FIELDS or (name.startswith("attributes.") and len(name) > len("attributes."))

@@ -1,0 +1,118 @@
+"""Rows in the format of PostgreSQL's binary COPY, packed by hand: a third of the time that a generic encoder takes.
+
+What is only known under the lock (the sequence and the moment) stands first in a row, so that everything behind it, the
+tail, is packed beforehand and the rows are completed by one concatenation. The column lists below are in that order.
+See "Binary Format" of COPY in PostgreSQL's manual.
+"""
+
+from struct import Struct
+from typing import Final
+
+HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+TRAILER: Final = b"\xff\xff"
+
+EVENT_COLUMNS: Final = tuple(
+    [
+        "sequence",
+        "recorded_at",
+        "stream",
+        "version",
+        "bucket",
+        "type",
+        "schema",
+        "command_id",
+        "correlation_id",
+        "actor",
+        "data",
+    ]
+)
+USER_COLUMNS: Final = tuple(["created_at", "updated_at", "id", "version", "bucket", "status", "document"])
+NAME_COLUMNS: Final = tuple(["user_id", "reservation", "bucket", "kind", "state", "value"])
+UNSETTLED_COLUMNS: Final = tuple(["since", "bucket", "kind", "value"])
+
+ACTOR: Final = b"import"
+
+event_head: Final = Struct(">hiqiq").pack
+_event_tail: Final = Struct(f">i16siiihihihi16si16si{len(ACTOR)}si").pack
+_event_tail_uncorrelated: Final = Struct(f">i16siiihihihi16sii{len(ACTOR)}si").pack
+_user_tail: Final = Struct(">i16siiihihi").pack
+_held: Final = Struct(">hi16siihih").pack
+_reserved: Final = Struct(">hi16si16sihih").pack
+_unsettled: Final = Struct(">ihihi").pack
+_two_moments: Final = Struct(">hiqiq").pack
+_one_moment: Final = Struct(">hiq").pack
+_length: Final = Struct(">i").pack
+_HELD: Final = _length(4) + b"held"
+_RESERVED: Final = _length(8) + b"reserved"
+
+
+def event_tail(
+    stream: bytes,
+    version: int,
+    bucket: int,
+    kind: tuple[int, int],
+    command: bytes,
+    data: bytes,
+    correlation: bytes | None = None,
+) -> bytes:
+    """A row of `events` behind its sequence and moment; `kind` is the type number and the schema version."""
+    number, schema = kind
+    if correlation is None:
+        return (
+            _event_tail_uncorrelated(
+                16, stream, 4, version, 2, bucket, 2, number, 2, schema, 16, command, -1, len(ACTOR), ACTOR, len(data)
+            )
+            + data
+        )
+    return (
+        _event_tail(
+            16,
+            stream,
+            4,
+            version,
+            2,
+            bucket,
+            2,
+            number,
+            2,
+            schema,
+            16,
+            command,
+            16,
+            correlation,
+            len(ACTOR),
+            ACTOR,
+            len(data),
+        )
+        + data
+    )
+
+
+def user_tail(user_id: bytes, version: int, bucket: int, status: int, document: bytes) -> bytes:
+    """A row of `users` behind its two moments."""
+    return _user_tail(16, user_id, 4, version, 2, bucket, 2, status, len(document)) + document
+
+
+def user_head(moment: int) -> bytes:
+    """What every row of `users` of one transaction begins with."""
+    return _two_moments(7, 8, moment, 8, moment)
+
+
+def held_name(user_id: bytes, bucket: int, kind: int, value: bytes) -> bytes:
+    """A whole row of `login_names` in the user's own bucket."""
+    return _held(6, 16, user_id, -1, 2, bucket, 2, kind) + _HELD + _length(len(value)) + value
+
+
+def reserved_name(user_id: bytes, command: bytes, bucket: int, kind: int, value: bytes) -> bytes:
+    """A whole row of `login_names` in another bucket, reserved by the user's command."""
+    return _reserved(6, 16, user_id, 16, command, 2, bucket, 2, kind) + _RESERVED + _length(len(value)) + value
+
+
+def unsettled_tail(bucket: int, kind: int, value: bytes) -> bytes:
+    """A row of `login_names_unsettled` behind its moment."""
+    return _unsettled(2, bucket, 2, kind, len(value)) + value
+
+
+def unsettled_head(moment: int) -> bytes:
+    """What every row of `login_names_unsettled` of one transaction begins with."""
+    return _one_moment(4, 8, moment)

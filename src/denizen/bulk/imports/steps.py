@@ -1,0 +1,208 @@
+"""The three steps of the login-name protocol (see service/login_names.py) for many users at once.
+
+    Reserve: names elsewhere, with their events → Append: users with their own names → Confirm: names elsewhere
+
+Each step is any number of transactions on any shard; a step begins when the one before it is durable everywhere.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+
+from denizen.bulk.imports import rows
+from denizen.bulk.imports.fates import BUSY, CANCELLED, IMPORTED, IMPORTED_BEFORE, OURS, Imported, Taken
+from denizen.bulk.imports.people import Name, Person
+from denizen.bulk.imports.rows import HEADER, TRAILER
+from denizen.bulk.imports.transactions import Copied, StaleError
+
+_LOOK_NAMES: Final = """
+    select r.ordinal::integer, l.user_id, l.state, l.reservation, v.version
+    from unnest($1::smallint[], $2::smallint[], $3::text[], $4::uuid[]) with ordinality
+         as r (bucket, kind, value, stream, ordinal)
+    left join denizen.login_names l on l.bucket = r.bucket and l.kind = r.kind and l.value = r.value
+    left join lateral (
+        select e.version from denizen.events e where e.stream = r.stream order by e.version desc limit 1
+    ) v on true
+    where l.user_id is not null or v.version is not null
+"""
+_LOOK_USERS: Final = """
+    select r.ordinal::integer from unnest($1::uuid[]) with ordinality as r (id, ordinal)
+    where exists (select from denizen.events e where e.stream = r.id and e.version = 1)
+"""
+_GIVEN_UP: Final = "select command_id from denizen.cancelled_commands where bucket = any ($1::smallint[])"
+_CONFIRM: Final = """
+    update denizen.login_names l set state = 'held', reservation = null
+    from unnest($1::smallint[], $2::smallint[], $3::text[], $4::bytea[]) as r (bucket, kind, value, reservation)
+    where l.bucket = r.bucket and l.kind = r.kind and l.value = r.value
+      and l.state = 'reserved' and l.reservation = encode(r.reservation, 'hex')::uuid
+"""
+_SETTLED: Final = """
+    delete from denizen.login_names_unsettled l
+    using unnest($1::smallint[], $2::smallint[], $3::text[]) as r (bucket, kind, value)
+    where l.bucket = r.bucket and l.kind = r.kind and l.value = r.value
+"""
+
+
+class _Reserving:
+    def __init__(self, names: Sequence[Name]) -> None:
+        packed = [name.reserving() for name in names]
+        self.events = [(name.bucket, event) for name, (event, _, _) in zip(names, packed, strict=True)]
+        self._names = b"".join([HEADER, *(row for _, row, _ in packed), TRAILER])
+        self._unsettled = [row for _, _, row in packed]
+
+    def copies(self, moment: int) -> Sequence[Copied]:
+        head = rows.unsettled_head(moment)
+        unsettled = b"".join([HEADER, *(head + row for row in self._unsettled), TRAILER])
+        return (
+            ("login_names", rows.NAME_COLUMNS, self._names),
+            ("login_names_unsettled", rows.UNSETTLED_COLUMNS, unsettled),
+        )
+
+    async def change(self, connection: asyncpg.Connection) -> None:
+        """Nothing else."""
+
+
+class Reserve:
+    """Names elsewhere become reserved; each has a sweeper behind it from then on."""
+
+    def prepare(self, items: Sequence[Name]) -> _Reserving:
+        return _Reserving(items)
+
+    def done(self, items: Sequence[Name]) -> None:
+        for name in items:
+            name.reserved = True
+
+    async def look(self, connection: asyncpg.Connection, items: Sequence[Name]) -> list[Name]:
+        found = await connection.fetch(
+            _LOOK_NAMES,
+            [name.bucket for name in items],
+            [name.kind for name in items],
+            [name.value.decode() for name in items],
+            [UUID(bytes=name.stream) for name in items],
+        )
+        decided = set()
+        for ordinal, user_id, state, reservation, version in found:
+            name = items[ordinal - 1]
+            if user_id is None:
+                name.version = version
+                continue
+            decided.add(ordinal - 1)
+            if user_id.bytes == name.person.id and state == "reserved" and reservation.bytes == name.person.command:
+                name.version, name.reserved = version - 1, True
+            elif user_id.bytes != name.person.id:
+                name.person.fate = Taken(name.kind, user_id) if state == "held" else BUSY
+            elif state != "held":
+                name.person.fate = OURS
+        return [name for index, name in enumerate(items) if index not in decided and name.person.fate is None]
+
+
+class _Appending:
+    def __init__(self, people: Sequence[Person]) -> None:
+        self._people = people
+        self.events = [(person.bucket, event) for person in people for event in person.events]
+
+    def copies(self, moment: int) -> Sequence[Copied]:
+        head = rows.user_head(moment)
+        users: list[bytes] = [HEADER]
+        for person in self._people:
+            users.append(head)
+            users.append(person.user)
+        users.append(TRAILER)
+        names = b"".join([HEADER, *(person.home_rows for person in self._people), TRAILER])
+        return (
+            ("users", rows.USER_COLUMNS, b"".join(users)),
+            ("login_names", rows.NAME_COLUMNS, names),
+        )
+
+    async def change(self, connection: asyncpg.Connection) -> None:
+        """Under the locks: no command that was given up is done any more."""
+        buckets = sorted({person.bucket for person in self._people})
+        given_up = {command.bytes for (command,) in await connection.fetch(_GIVEN_UP, buckets)}
+        if given_up:
+            stopped = [person for person in self._people if person.command in given_up]
+            for person in stopped:
+                person.fate = CANCELLED
+            if stopped:
+                raise StaleError
+
+
+class Append:
+    """Users come into being, with the names in their own bucket."""
+
+    def prepare(self, items: Sequence[Person]) -> _Appending:
+        return _Appending(items)
+
+    def done(self, items: Sequence[Person]) -> None:
+        for person in items:
+            person.fate = IMPORTED
+
+    async def look(self, connection: asyncpg.Connection, items: Sequence[Person]) -> list[Person]:
+        there = await connection.fetch(_LOOK_USERS, [UUID(bytes=person.id) for person in items])
+        for (ordinal,) in there:
+            items[ordinal - 1].fate = IMPORTED_BEFORE
+        names = [(person, kind, value) for person in items if person.fate is None for kind, value in person.home]
+        found = await connection.fetch(
+            _LOOK_NAMES,
+            [person.bucket for person, _, _ in names],
+            [kind for _, kind, _ in names],
+            [value.decode() for _, _, value in names],
+            [None] * len(names),
+        )
+        for ordinal, user_id, state, _, _ in found:
+            person, kind, _ = names[ordinal - 1]
+            if user_id is not None and user_id.bytes != person.id:
+                person.fate = Taken(kind, user_id) if state == "held" else BUSY
+        return [person for person in items if person.fate is None]
+
+
+class _Confirming:
+    def __init__(self, names: Sequence[Name]) -> None:
+        self._names = names
+        self.events = [(name.bucket, name.confirming()) for name in names]
+        self._columns = (
+            [name.bucket for name in names],
+            [name.kind for name in names],
+            [name.value.decode() for name in names],
+        )
+
+    def copies(self, moment: int) -> Sequence[Copied]:
+        return ()
+
+    async def change(self, connection: asyncpg.Connection) -> None:
+        """The rows themselves; the sweeper may have been quicker with some."""
+        done = await connection.execute(_CONFIRM, *self._columns, [name.person.command for name in self._names])
+        if done != f"UPDATE {len(self._names)}":
+            raise StaleError
+        await connection.execute(_SETTLED, *self._columns)
+
+
+class Confirm:
+    """Reserved names become held, for the users' streams have them."""
+
+    def prepare(self, items: Sequence[Name]) -> _Confirming:
+        return _Confirming(items)
+
+    def done(self, items: Sequence[Name]) -> None:
+        """Nobody needs to know."""
+
+    async def look(self, connection: asyncpg.Connection, items: Sequence[Name]) -> list[Name]:
+        found = await connection.fetch(
+            _LOOK_NAMES,
+            [name.bucket for name in items],
+            [name.kind for name in items],
+            [name.value.decode() for name in items],
+            [None] * len(items),
+        )
+        still = []
+        for ordinal, user_id, _, reservation, _ in found:
+            name = items[ordinal - 1]
+            if user_id is not None and reservation is not None and reservation.bytes == name.person.command:
+                still.append(name)
+        return still
+
+
+def is_imported(person: Person) -> bool:
+    """Whether its user is durable, so that its names are to be confirmed."""
+    return isinstance(person.fate, Imported)
