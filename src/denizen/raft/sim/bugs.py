@@ -1,7 +1,7 @@
 """Known bugs, to be put back into the core for a while: they check the checkers.
 
-Each is a mistake that real implementations made. A simulation that does not find one within the stated number of seeds would
-not find a new one of its kind either.
+Each is a mistake that real implementations made. A simulation that does not find one within the stated number of seeds
+would not find a new one of its kind either.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 from msgspec import Struct
 
-from denizen.raft import core, durability, following, leadership, reads
+from denizen.raft import core, durability, following, leadership, membership, reads
 from denizen.raft.configuration import ConfigurationHistory
 from denizen.raft.quorum import reached
 from denizen.raft.state import Leading, State
@@ -43,7 +43,7 @@ def _old_term_committed_by_counting() -> Iterator[None]:
             return known.match if known is not None else (state.log.persisted if node == state.id else 0)
 
         state.commit = max(state.commit, Index(reached(state.configuration, match)))
-        leadership.membership.committed(state, leading)
+        membership.committed(state, leading)
 
     with patch.object(leadership, "advance_commit", advance_commit):
         yield

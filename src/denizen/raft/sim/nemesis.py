@@ -3,8 +3,9 @@
 from random import Random
 from typing import TYPE_CHECKING
 
+from denizen.raft.effects import Effects
 from denizen.raft.events import Change, Transfer, Unreachable
-from denizen.raft.types import NodeId
+from denizen.raft.types import EntryKind, NodeId, Role
 
 if TYPE_CHECKING:
     from denizen.raft.sim.node import SimNode
@@ -34,6 +35,26 @@ class Nemesis:
         getattr(self, f"_{self._rng.choice(self._kinds)}")()
         self._plan_next()
 
+    def stepped(self, node: "SimNode", effects: Effects) -> None:
+        """See whether a step was a delicate moment, and sometimes strike right after it."""
+        options = self._sim.options
+        if not options.delicate or self._sim.network.calm or not delicate(node, effects):
+            return
+        if self._rng.random() < options.delicate:
+            after = self._rng.randrange(self._rng.choice((500, 5_000, options.delay_us)))
+            self._sim.at(self._sim.now + after, self._strike_at, node, node.life)
+
+    def _strike_at(self, node: "SimNode", life: int) -> None:
+        if node.life != life or not node.up or self._sim.network.calm:
+            return
+        choice = self._rng.random()
+        if choice < 0.4:
+            self._crash_node(node)
+        elif choice < 0.7:
+            self._cut_off(node)
+        else:
+            self._thin_out(node)
+
     def _note(self, text: str) -> None:
         self._sim.trace.note(self._sim.now, text)
 
@@ -53,7 +74,8 @@ class Nemesis:
     def _crash_node(self, node: "SimNode") -> None:
         self._note(f"n{node.id} crashes")
         node.crash()
-        self._sim.at(self._sim.now + self._rng.choice((2_000, 100_000, 400_000)), self._start, node)
+        after = 2_000 if self._sim.options.quick_restarts else self._rng.choice((2_000, 100_000, 400_000))
+        self._sim.at(self._sim.now + after, self._start, node)
         for other in self._sim.nodes.values():
             if self._rng.random() < 0.5:
                 other.receive(Unreachable(node.id))
@@ -84,8 +106,19 @@ class Nemesis:
     def _isolate_leader(self) -> None:
         for node in self._sim.nodes.values():
             if node.leads:
-                self._note(f"leader n{node.id} is cut off")
-                self._sim.network.partition([node.id], [other for other in self._sim.nodes if other != node.id])
+                self._cut_off(node)
+
+    def _cut_off(self, node: "SimNode") -> None:
+        self._note(f"n{node.id} is cut off")
+        self._sim.network.partition([node.id], [other for other in self._sim.nodes if other != node.id])
+
+    def _thin_out(self, node: "SimNode") -> None:
+        """Let a node reach only one other one, so that what it replicates stays with a minority."""
+        others = [other for other in self._sim.nodes if other != node.id]
+        if others:
+            others.remove(self._rng.choice(others))
+            self._note(f"nothing passes from n{node.id} to {others}")
+            self._sim.network.partition([node.id], others, one_way=True)
 
     def _heal(self) -> None:
         self._note("all links work")
@@ -143,3 +176,15 @@ class Nemesis:
         if self._rng.random() < 0.3:
             return Change(self._orders, add_voters=tuple(joining), demote=tuple(leaving))
         return Change(self._orders, add_voters=tuple(joining), remove=tuple(leaving))
+
+
+def delicate(node: "SimNode", effects: Effects) -> bool:
+    """Whether this is one of the moments that matter: a vote, an election, the first commit of a term, a snapshot
+    adopted.
+    """
+    write, told = effects.write, effects.leadership
+    if told is not None and told.role is Role.LEADER:
+        return True
+    if write is not None and (write.hard_state is not None or write.snapshot is not None):
+        return True
+    return node.leads and any(entry.kind is EntryKind.NOTHING for entry in effects.apply)

@@ -27,7 +27,7 @@ class Network:
         if (message.sender, message.to) in self.cut:
             return ()
         if self.calm:
-            return (options.delay_us // 2,)
+            return (min(options.delay_us // 2, 1_000),)
         if options.loss and self._random() < options.loss:
             return ()
         if options.duplication and self._random() < options.duplication:

@@ -6,7 +6,6 @@ process stands still, while its inbox fills) or down.
 
 from collections.abc import Callable
 from hashlib import blake2b
-from random import Random
 from typing import TYPE_CHECKING
 
 from denizen.raft.core import Core
@@ -14,6 +13,7 @@ from denizen.raft.effects import Effects, ReadChunk
 from denizen.raft.events import ChunkRead, ChunkWritten, Event, Persisted, SnapshotMade
 from denizen.raft.sim.disk import Disk
 from denizen.raft.sim.machines import Machine
+from denizen.raft.sim.randomness import stream
 from denizen.raft.types import Configuration, EntryKind, Index, Millis, NodeId, Role, Snapshot
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class SimNode:
     ) -> None:
         self.sim = sim
         self.id = node
-        self.disk = Disk(founding, Random(f"{sim.seed} disk {node}"))
+        self.disk = Disk(founding, stream(sim.seed, f"disk {node}"))
         self._new_machine = machine
         self.life = 0
         """How often it was started; what was scheduled for an earlier life does not happen."""
@@ -37,7 +37,7 @@ class SimNode:
         self.inbox: list[Event] = []
         self._wake_at = 0
         self._stepping_at = -1
-        self._clock_offset = Random(f"{sim.seed} clock {node}").randrange(1_000_000)
+        self._clock_offset = stream(sim.seed, f"clock {node}").randrange(1_000_000)
         self.slow = 1
         self._syncing = False
         self._written = 0
@@ -53,7 +53,7 @@ class SimNode:
         self._syncing = self._snapshotting = False
         self._written = 0
         settings = self.sim.options.settings(self.id)
-        rng = Random(f"{self.sim.seed} core {self.id} {self.life}")
+        rng = stream(self.sim.seed, f"core {self.id} {self.life}")
         restored = self.disk.restored()
         self.core = Core(settings, restored, rng, self._clock())
         self.machine = self._new_machine()
@@ -106,6 +106,7 @@ class SimNode:
         effects = self.core.step(events, self._clock())
         sim.trace.effects(sim.now, self.id, effects)
         sim.watch.stepped(self, effects)
+        sim.nemesis.stepped(self, effects)
         self._carry_out(effects)
         self._wake_again()
 

@@ -39,24 +39,36 @@ class Options:
     duplication: float = 0.0
     late: float = 0.0
     """How many messages arrive very late, long after newer ones."""
+    delicate: float = 0.0
+    """How many of the moments that matter (a vote, an election, a snapshot) end in a crash or a cut right after."""
     delay_us: int = 2_000
     sync_us: int = 2_000
     think_us: int = 25_000
     snapshot_every: int = 20
     lease_reads: bool = False
+    election_ms: int = 150
+    heartbeat_ms: int = 40
+    check_quorum: bool = True
     pre_vote: bool = True
+    quick_restarts: bool = False
+    """Crashed nodes are back at once, before anything has settled."""
     chunk_bytes: int = 96
     log_kept_entries: int = 5
+    append_entries_max: int = 8
 
     def settings(self, node: NodeId) -> Settings:
         """The core's settings of one node: small limits, so that each of them is met."""
         return Settings(
             id=node,
+            election_ms=self.election_ms,
+            heartbeat_ms=self.heartbeat_ms,
+            lease_margin_ms=self.election_ms // 5,
+            check_quorum=self.check_quorum,
             pre_vote=self.pre_vote,
             lease_reads=self.lease_reads,
             inflight_messages_max=4,
             inflight_bytes_max=4_096,
-            append_entries_max=8,
+            append_entries_max=self.append_entries_max,
             append_bytes_max=1_024,
             uncommitted_entries_max=24,
             chunk_bytes=self.chunk_bytes,
@@ -83,5 +95,44 @@ class Options:
         options.snapshot_every = rng.choice((6, 20, 1_000))
         options.log_kept_entries = rng.choice((0, 5))
         options.lease_reads = rng.random() < 0.3
-        options.pre_vote = rng.random() < 0.8
+        options.pre_vote = rng.random() < 0.7
+        options.delicate = rng.choice((0.0, 0.0, 0.1, 0.4))
+        options.append_entries_max = rng.choice((1, 3, 8))
+        if rng.random() < 0.15:
+            options.make_stormy(rng)
         return options
+
+    @classmethod
+    def stormy(cls, rng: Random) -> "Options":
+        """A random run of the kind that `make_stormy` describes."""
+        options = cls.drawn(rng)
+        options.make_stormy(rng)
+        return options
+
+    @classmethod
+    def changing(cls, rng: Random) -> "Options":
+        """A random run of a small cluster whose members are replaced all the time, while leaders fall."""
+        options = cls.drawn(rng)
+        options.founders, options.spares, options.clients = 3, 3, 1
+        options.faults = {"change": 6, "heal": 4, "crash": 2, "crash_all": 1, "partition": 3, "isolate_leader": 2}
+        options.election_ms, options.heartbeat_ms = 50, 15
+        options.delay_us, options.sync_us, options.think_us = 1_000, 500, 20_000
+        options.fault_every_us, options.chaos_us = 40_000, 2_500_000
+        options.snapshot_every, options.delicate, options.quick_restarts = 1_000, 0.1, True
+        return options
+
+    def make_stormy(self, rng: Random) -> None:
+        """Answers take as long as the shortest time-outs: elections collide, and leaders fall as soon as they rise."""
+        self.founders, self.spares, self.clients = rng.choice((3, 5, 5)), 0, 1
+        self.election_ms, self.heartbeat_ms = 30, 10
+        self.delay_us, self.loss = 10_000, 0.1
+        self.pre_vote, self.check_quorum, self.lease_reads = False, rng.random() < 0.3, False
+        self.delicate, self.append_entries_max = 0.3, rng.choice((1, 1, 3))
+        self.quick_restarts = rng.random() < 0.7
+        self.chaos_us, self.think_us, self.snapshot_every = 2_500_000, 15_000, 1_000
+        self.faults = {"crash": 2, "isolate_leader": 2, "heal": 6}
+        self.fault_every_us = 30_000
+
+
+PROFILES = {"drawn": Options.drawn, "stormy": Options.stormy, "changing": Options.changing}
+"""The kinds of runs that can be asked for by name."""

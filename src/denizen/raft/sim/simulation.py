@@ -8,7 +8,6 @@ commit, and bring every member to the same state within a bounded time. Any step
 from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from random import Random
 
 from denizen.raft.messages import Message
 from denizen.raft.sim.clients import Clients
@@ -17,6 +16,7 @@ from denizen.raft.sim.nemesis import Nemesis
 from denizen.raft.sim.network import Network
 from denizen.raft.sim.node import SimNode
 from denizen.raft.sim.options import Options
+from denizen.raft.sim.randomness import stream
 from denizen.raft.sim.trace import Trace
 from denizen.raft.sim.violation import Violation
 from denizen.raft.sim.watch import Watch
@@ -49,23 +49,23 @@ class Simulation:
         keep_lines: bool = False,
     ) -> None:
         self.seed = seed
-        self.options = options or Options.drawn(Random(f"{seed} options"))
+        self.options = options or Options.drawn(stream(seed, "options"))
         self.now = 0
         self._queue: list[tuple[int, int, Callable[..., None], tuple[object, ...]]] = []
         self._sequence = 0
         self.trace = Trace(keep=keep_lines)
         self.workload = workload()
         self.watch = Watch(self.workload)
-        self.network = Network(self.options, Random(f"{seed} network"))
-        self._sync_rng = Random(f"{seed} sync")
-        self.clients = Clients(self, self.options.clients, Random(f"{seed} clients"))
+        self.network = Network(self.options, stream(seed, "network"))
+        self._sync_rng = stream(seed, "sync")
+        self.clients = Clients(self, self.options.clients, stream(seed, "clients"))
         founders = tuple(NodeId(number) for number in range(1, self.options.founders + 1))
+        self.nemesis = Nemesis(self, stream(seed, "nemesis"))
         self.nodes: dict[NodeId, SimNode] = {}
         for number in range(1, self.options.founders + self.options.spares + 1):
             node = NodeId(number)
             founding = Configuration(voters=founders) if node in founders else Configuration()
             self.nodes[node] = SimNode(self, node, founding, machine)
-        self.nemesis = Nemesis(self, Random(f"{seed} nemesis"))
 
     def at(self, time: int, action: Callable[..., None], *arguments: object) -> None:
         """Let something happen at a moment."""
