@@ -190,7 +190,6 @@ class TestBodies:
     async def test_a_body_at_the_bound_is_read(self, api: Api) -> None:
         raw = b'{"email":"nonsense"' + b" " * (limits.body_bytes_max - 20) + b"}"
         assert (await api("POST", "/v1/users", raw=raw)).code == "invalid"
-        assert (await api("POST", "/v1/users", raw=raw + b" ")).code == "body_too_large"
 
 
 class TestHeadsAndLines:

@@ -114,7 +114,7 @@ def test_a_signal_ends_it_after_the_requests_that_it_has(start: Callable[[], Gat
 
 def test_a_second_signal_ends_it_at_once(start: Callable[[], GatewayProcess]) -> None:
     gateway = start()
-    connection, _ = gateway.post("/v1/users", b'{"email":"x@example.org"}', hold_back=5)
+    gateway.post("/v1/users", b'{"email":"x@example.org"}', hold_back=5)
     time.sleep(0.1)
     gateway.process.send_signal(signal.SIGTERM)
     time.sleep(0.1)

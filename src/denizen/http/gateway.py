@@ -9,12 +9,14 @@ that goes away does not stop its request: a write is finished, and its outcome k
 import re
 import secrets
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import count
 from time import perf_counter
 from typing import Final
 
 import structlog
+from granian.rsgi import ProtocolClosed  # type: ignore[attr-defined]  # public by its docs, not by __all__
 
 from denizen.errors import Unauthenticated
 from denizen.http.access_log import AccessLine, AccessLog
@@ -32,7 +34,7 @@ from denizen.limits import header_bytes_max, request_id_chars_max, uri_chars_max
 _log = structlog.get_logger()
 
 _REQUEST_ID: Final = re.compile(rf"[\x21-\x7e]{{1,{request_id_chars_max}}}")
-_MEANINGFUL: Final = ("authorization", "content-type", "idempotency-key", "if-match", "if-none-match")
+_MEANINGFUL: Final = ("content-type", "idempotency-key", "if-match", "if-none-match")
 _UNROUTED: Final = "(none)"
 
 
@@ -60,7 +62,8 @@ class Gateway:
         headers = [*reply.headers, *SECURITY_HEADERS, ("x-request-id", request.request_id)]
         if request.bucket is not None:
             headers += rate_headers(request.bucket)
-        transport.response_bytes(reply.status, headers, reply.body)
+        with suppress(ProtocolClosed):  # the client left; what it asked for is done all the same
+            transport.response_bytes(reply.status, headers, reply.body)
         self._record(request, reply, perf_counter() - started, code)
 
     async def _answer(self, scope: Scope, request: Request) -> Reply:

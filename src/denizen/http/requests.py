@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl
 from uuid import UUID
 
 import msgspec
+from granian.rsgi import ProtocolClosed  # type: ignore[attr-defined]  # public by its docs, not by __all__
 
 from denizen.errors import Invalid, UserNotFound
 from denizen.http.etags import expected_version
@@ -150,6 +151,8 @@ class Request:
                 raw = await self._transport()
         except TimeoutError:
             raise BodyTimeout(f"the body did not arrive within {body_read_s:g} seconds") from None
+        except ProtocolClosed:
+            raise BodyCutOff("the client left before the end of the body") from None
         if len(raw) != int(declared):
             raise BodyCutOff("the body ended before its declared length")
         return raw
