@@ -30,6 +30,7 @@ T = TypeVar("T")
 json = msgspec.json.Encoder().encode
 _decode_put = msgspec.json.Decoder(bodies.PutBody).decode
 
+_STATUS_OF_GRPC = {3: 400, 5: 404, 8: 429, 9: 400, 11: 400, 14: 503, 16: 401}
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
 PUBLIC = frozenset({"/v1/kv/health", "/version", "/v3/auth/authenticate"})
 
@@ -103,7 +104,7 @@ class Dispatcher:
     def problem(path: str, error: errors.KeyValueError) -> bytes:
         if path.startswith("/v3/"):
             code, message = error.as_etcd()
-            return response(error.status, json({"error": message, "message": message, "code": code}))
+            return response(_STATUS_OF_GRPC.get(code, 500), json({"error": message, "message": message, "code": code}))
         return response(error.status, json(error.problem()), b"application/problem+json")
 
 
