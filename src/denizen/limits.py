@@ -8,6 +8,7 @@ page_users_default = 100
 page_users_max = 1_000
 page_events_max = 1_000
 idempotency_key_chars_max = 255
+gc_allocations = 20_000  # between two looks of the garbage collector at young objects
 
 # Users
 email_chars_max = 254

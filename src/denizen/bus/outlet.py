@@ -64,6 +64,11 @@ class Outlet:
             cursors.advance(part)
         return len(parts)
 
+    async def check(self) -> None:
+        """Raise `BusLost` if the stream is gone, or another one than ours."""
+        if (await events_stream(self._bus)).identity != self._stream:
+            raise BusLost("the events stream was made anew")
+
     async def tell_heads(self, cursors: Cursors) -> None:
         """Publish how far the shard's buckets are; nobody acknowledges, the next one comes soon."""
         message = HeadsMessage(

@@ -46,6 +46,11 @@ class Relay:
         self._cursors: Cursors | None = None
         self._warned: str | None = None
 
+    @property
+    def level(self) -> bool:
+        """Whether it publishes, and has published everything that it knows of."""
+        return self.leading and self._cursors is not None and not self._cursors.behind
+
     async def run(self) -> None:
         """Publish whenever the shard, its lock and the bus are there; never returns."""
         pause = limits.bus_retry_s_min
@@ -74,6 +79,8 @@ class Relay:
                 raise
             except TROUBLE as error:
                 self._warn("relay_in_doubt", error)
+            finally:
+                self._cursors = None
             if asyncio.get_running_loop().time() - began > limits.bus_retry_s_max:
                 pause, self._warned = limits.bus_retry_s_min, None
             await asyncio.sleep(pause)
@@ -86,12 +93,15 @@ class Relay:
         metrics.relay_resumes.labels(self.shard).inc()
         await bus.client.subscribe(hint_subject(self.shard), cb=self._hear)
         loop = asyncio.get_running_loop()
-        look_at = loop.time()
+        look_at = check_at = loop.time()
         while True:
             if loop.time() >= look_at:
                 look_at = loop.time() + limits.bus_heads_interval_s
                 self._cursors.see(await source.heads())
                 metrics.relay_behind.labels(self.shard).set(self._cursors.behind)
+                if loop.time() >= check_at:
+                    check_at = loop.time() + limits.bus_check_interval_s
+                    await outlet.check()
                 await outlet.tell_heads(self._cursors)
             await self._publish_some(source, outlet, self._cursors)
             bus.check()
