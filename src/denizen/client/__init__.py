@@ -1,0 +1,57 @@
+"""The Python client of Denizen's HTTP API: async, typed, small.
+
+    async with Client("http://127.0.0.1:8080", key) as client:
+        user = await client.create_user(email="ada@example.org")
+
+`client.py` has the operations, `transport.py` sends and repeats, `retrying.py` says when, `errors.py` has an
+exception for each code of a problem. The documents are those of the API (`denizen.http.shapes`). See docs/client.md.
+"""
+
+from denizen.client.client import Client
+from denizen.client.errors import (
+    Forbidden,
+    IdempotencyKeyReused,
+    Invalid,
+    LoginNameTaken,
+    OutcomeUnknown,
+    Overloaded,
+    Problem,
+    RateLimited,
+    Unauthenticated,
+    Unavailable,
+    Unreachable,
+    UserDeleted,
+    UserNotFound,
+    VersionConflict,
+    WrongStatus,
+)
+from denizen.client.retrying import RetryPolicy
+from denizen.http.shapes import CreationResult, EventDocument, KeyDocument, LookupResult, PasswordVerdict, WrittenUser
+from denizen.http.shapes import UserDocument as User
+
+__all__ = [
+    "Client",
+    "CreationResult",
+    "EventDocument",
+    "Forbidden",
+    "IdempotencyKeyReused",
+    "Invalid",
+    "KeyDocument",
+    "LoginNameTaken",
+    "LookupResult",
+    "OutcomeUnknown",
+    "Overloaded",
+    "PasswordVerdict",
+    "Problem",
+    "RateLimited",
+    "RetryPolicy",
+    "Unauthenticated",
+    "Unavailable",
+    "Unreachable",
+    "User",
+    "UserDeleted",
+    "UserNotFound",
+    "VersionConflict",
+    "WrittenUser",
+    "WrongStatus",
+]

@@ -1,0 +1,121 @@
+"""Sending requests, and repeating those that may be repeated.
+
+A write carries an idempotency key, drawn once a call, so every attempt is the same request to the gateway and it
+happens once. If the last attempt of a write broke off after it was sent, nobody here can know: `OutcomeUnknown`, with
+the key in its facts. A request without such a key that changes something (`repeatable=False`) is sent again only if
+it was refused.
+"""
+
+import asyncio
+import io
+import random
+from collections.abc import Mapping
+from typing import Any, Final
+
+import aiohttp
+import msgspec
+from msgspec import Struct
+from yarl import URL
+
+from denizen.client.errors import OutcomeUnknown, Problem, Unreachable, problem_from
+from denizen.client.retrying import RetryPolicy
+
+_LARGE_BODY_BYTES: Final = 1 << 20  # aiohttp wants larger ones as a file
+_NOT_SENT: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+
+encode: Final = msgspec.json.Encoder().encode
+
+
+class Answer(Struct):
+    """A success: its body and header fields."""
+
+    raw: bytes
+    headers: Mapping[str, str]
+
+
+class Call(Struct, frozen=True):
+    """One request. `path` is percent-encoded; `key` the idempotency key of a write."""
+
+    method: str
+    path: str
+    body: Any = None
+    query: Mapping[str, str] = {}
+    headers: Mapping[str, str] = {}
+    key: str | None = None
+    repeatable: bool = True
+
+
+class Transport:
+    """Connections to one gateway."""
+
+    def __init__(self, url: str, key: str | None, retries: RetryPolicy, timeout_s: float) -> None:
+        self._url = url.rstrip("/")
+        self._headers = {"User-Agent": "denizen-client", "Accept": "application/json"}
+        if key is not None:
+            self._headers["Authorization"] = f"Bearer {key}"
+        self._retries = retries
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def send(self, call: Call) -> Answer:
+        """The answer of a success; else the `Problem` of the last attempt."""
+        attempt, maybe_done = 0, False
+        while True:
+            attempt += 1
+            try:
+                return await self._send_once(call)
+            except Problem as problem:
+                failure, may_repeat = problem, problem.retryable
+                maybe_done = maybe_done or isinstance(problem, OutcomeUnknown)
+            except _NOT_SENT as error:
+                failure, may_repeat = Unreachable(f"{self._url} does not answer: {error}"), True
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                failure, may_repeat = self._broken_off(call, error), call.repeatable
+                maybe_done = maybe_done or call.key is not None or not call.repeatable
+            retry_after = failure.facts.get("retry_after_s")
+            wait_s = self._retries.wait_s(attempt, retry_after, random.random) if may_repeat else None
+            if wait_s is None:
+                raise _last_word(failure, call, maybe_done and may_repeat)
+            await asyncio.sleep(wait_s)
+
+    async def _send_once(self, call: Call) -> Answer:
+        headers = {**self._headers, **call.headers}
+        data: Any = None
+        if call.key is not None:
+            headers["Idempotency-Key"] = call.key
+        if call.body is not None:
+            headers["Content-Type"] = "application/json"
+            data = encode(call.body)
+            data = io.BytesIO(data) if len(data) > _LARGE_BODY_BYTES else data
+        url = URL(self._url + call.path, encoded=True).with_query(dict(call.query))
+        async with self._open().request(call.method, url, data=data, headers=headers, allow_redirects=False) as reply:
+            raw = await reply.read()
+            if reply.status >= 300:
+                raise problem_from(reply.status, raw)
+            return Answer(raw, reply.headers)
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(timeout=self._timeout)
+        return self._session
+
+    def _broken_off(self, call: Call, error: Exception) -> Problem:
+        what = "did not answer in time" if isinstance(error, TimeoutError) else f"broke off: {error}"
+        if call.key is None and call.repeatable:
+            return Unreachable(f"{self._url} {what}")
+        return OutcomeUnknown(f"{self._url} {what}; the write may or may not have happened")
+
+
+def _last_word(failure: Problem, call: Call, maybe_done: bool) -> Problem:
+    """What to raise: while any attempt may have happened, a later failure to reach the gateway does not undo that."""
+    if not maybe_done:
+        return failure
+    unknown = OutcomeUnknown(failure.detail, **{**failure.facts, "idempotency_key": call.key})
+    unknown.__cause__ = failure
+    return unknown
