@@ -52,6 +52,11 @@ class ConfigurationHistory:
         older = sum(1 for at, _ in self._history if at <= index)
         del self._history[: max(older - 1, 0)]
 
+    @property
+    def previous(self) -> Configuration:
+        """The one before the current one, as far as it is kept; else the current one."""
+        return self._history[-2][1] if len(self._history) > 1 else self.current
+
     def at(self, index: Index) -> Configuration:
         """The one in effect right after `index` was appended."""
         return next((known for at, known in reversed(self._history) if at <= index), self._history[0][1])

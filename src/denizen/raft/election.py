@@ -25,8 +25,15 @@ def timed_out(state: State) -> None:
 
 
 def may_campaign(state: State) -> bool:
-    """Only a voter with an undamaged memory stands for election."""
-    return state.repair is None and state.id in state.configuration.electors
+    """Only a voter with an undamaged memory stands for election.
+
+    One whose removal is not committed yet still does: it may be the only one that holds the entry (thesis, section 4.2.2).
+    """
+    if state.repair is not None:
+        return False
+    configurations = state.configurations
+    leaving = configurations.current_index > state.commit and state.id in configurations.previous.electors
+    return leaving or state.id in configurations.current.electors
 
 
 def pre_campaign(state: State) -> None:
