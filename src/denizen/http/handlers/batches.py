@@ -41,7 +41,7 @@ async def create_users(services: Services, request: Request) -> Reply:
     """POST /v1/users:batch"""
     users = _users(await request.body())
     _charge(services, request, len(users))
-    contexts = [_item_context(request, index, user) for index, user in enumerate(users)]
+    contexts = _contexts(request, users)
     results: list[Item | None] = [None] * len(users)
     accepted: list[tuple[int, Registration, bool]] = []
     for index, user in enumerate(users):
@@ -80,12 +80,17 @@ def _charge(services: Services, request: Request, items: int) -> None:
         services.limiter.bucket(request.key.id, request.key.rate_per_s).charge(items - 1)
 
 
-def _item_context(request: Request, index: int, user: Any) -> Context:
+def _contexts(request: Request, users: list[Any]) -> list[Context]:
+    """A context for each item: all the same, unless there is an idempotency key."""
+    plain = Context(request.actor, request.correlation_id)
     key = request.idempotency_key()
     if key is None or request.key is None:
-        return Context(request.actor, request.correlation_id)
-    mark = fingerprint("POST", _PATH, user)
-    return Context(request.actor, request.correlation_id, f"{request.key.id}:{key}:{index}", mark)
+        return [plain] * len(users)
+    scoped = f"{request.key.id}:{key}"
+    return [
+        Context(plain.actor, plain.correlation_id, f"{scoped}:{index}", fingerprint("POST", _PATH, user))
+        for index, user in enumerate(users)
+    ]
 
 
 def _claim(services: Services, context: Context, user: Any) -> bool:
