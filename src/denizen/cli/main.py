@@ -25,6 +25,8 @@ app.command("denizen.cli.logs:app", name="logs", help="Show the logs of a deploy
 app.command(
     "denizen.cli.gateway:app", name="gateway", help="Serve the HTTP API of a deployment, as a process of its own."
 )
+app.command("denizen.cli.users:app", name="users", help="Create, find and change users through the API.")
+app.command("denizen.cli.keys:app", name="keys", help="Create, list and revoke API keys.")
 app.command("denizen.cli.import_:app", name="import", help="Import people from a file, while the service serves.")
 app.command("denizen.cli.export:app", name="export", help="Write all users to a file.")
 app.command("denizen.cli.verify:app", name="verify", help="Check that events, state and login names agree.")
