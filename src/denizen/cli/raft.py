@@ -20,14 +20,16 @@ from denizen.raft.errors import BadSettings
 from denizen.raft.kv.client import KeyValueClient
 from denizen.raft.kv.errors import KeyValueError, Malformed
 
-app = App(name="raft", help="A replicated key-value service on Denizen's own Raft.")
-member = App(name="member", help="Add and remove members of the cluster.")
+app = App(name="raft", help="A replicated key-value service on Denizen's own Raft.", help_format="plaintext")
+member = App(name="member", help="Add and remove members of the cluster.", help_format="plaintext")
 app.command(member)
 
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON, one document a line.")]
 Endpoints = Annotated[
     list[str] | None,
-    Parameter(name="--endpoint", env_var="DENIZEN_RAFT_ENDPOINTS", help="URL of a node; give it once per node."),
+    Parameter(
+        name="--endpoint", negative=(), env_var="DENIZEN_RAFT_ENDPOINTS", help="URL of a node; give it once per node."
+    ),
 ]
 Token = Annotated[str | None, Parameter(env_var="DENIZEN_RAFT_TOKEN", help="The cluster's client token.")]
 Directory = Annotated[
@@ -91,27 +93,35 @@ def serve(
     *,
     id: int | None = None,
     data: Path | None = None,
-    peer: list[str] | None = None,
+    peer: Annotated[list[str] | None, Parameter(negative=())] = None,
     http: str | None = None,
     secret_file: Path | None = None,
     join: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
     """Serve one node, from a configuration file or from flags, until it is told to stop.
 
-    Examples:
+    For example:
+
       denizen raft serve --config node.toml
-      denizen raft serve --id 1 --data ./1 --peer 1=10.0.0.1:7001 --peer 2=10.0.0.2:7001 --peer 3=10.0.0.3:7001
-          --http 127.0.0.1:7101 --secret-file ./secret
+      denizen raft serve --id 1 --data ./1 --secret-file ./secret
+          --peer 1=10.0.0.1:7001 --peer 2=10.0.0.2:7001 --peer 3=10.0.0.3:7001
 
     Parameters
     ----------
-    config: a TOML file with the keys id, data, peers, http, secret_file …; flags win over it
-    id: this node's number, from 1
-    data: its directory
-    peer: `id=host:port` of a member, this one included; give it once per member
-    http: where clients are served
-    secret_file: the secret that all nodes share (16 bytes or more)
-    join: wait to be added to a running cluster instead of founding one
+    config
+        a TOML file with the keys id, data, peers, http, secret_file …; flags win over it
+    id
+        this node's number, from 1
+    data
+        its directory
+    peer
+        `id=host:port` of a member, this one included; give it once per member
+    http
+        where clients are served
+    secret_file
+        the secret that all nodes share (16 bytes or more)
+    join
+        wait to be added to a running cluster instead of founding one
     """
     from denizen.raft.kv.config import from_mapping, load
     from denizen.raft.kv.running import run
@@ -137,14 +147,17 @@ def serve(
 def up(*, nodes: int = 3, data: Directory = None, port: int = 7100, json: Json = False) -> int:
     """Start a cluster on this machine, for trying; Ctrl-C stops it, and starting it again goes on with its data.
 
-    Examples:
+    For example:
+
       denizen raft up --nodes 3
       denizen raft up --nodes 5 --data ./cluster --port 8100
 
     Parameters
     ----------
-    nodes: how many nodes a new cluster has (1, 3, 5 or 7 make sense)
-    port: the first of the ports a new cluster uses, two per node; 0 takes free ones
+    nodes
+        how many nodes a new cluster has (1, 3, 5 or 7 make sense)
+    port
+        the first of the ports a new cluster uses, two per node; 0 takes free ones
     """
     from denizen.raft.kv.up import run_cluster
 
@@ -158,7 +171,8 @@ def up(*, nodes: int = 3, data: Directory = None, port: int = 7100, json: Json =
 def token(*, data: Directory = None, secret_file: Path | None = None) -> int:
     """Print the client token of a cluster, from its secret.
 
-    Examples:
+    For example:
+
       denizen raft token --secret-file ./secret
     """
     from denizen.raft.kv.http.routes import client_token
@@ -188,7 +202,8 @@ def demo(*, seconds: float = 6.0) -> int:
 def status(*, endpoint: Endpoints = None, token: Token = None, data: Directory = None, json: Json = False) -> int:
     """Show every node: its role, term, log and store. Exits 1 when a node does not answer or no leader is known.
 
-    Examples:
+    For example:
+
       denizen raft status
       denizen raft status --json
     """
@@ -222,14 +237,17 @@ def get(
 ) -> int:
     """Read a key, or all keys with a prefix. Exits 1 when there is none.
 
-    Examples:
+    For example:
+
       denizen raft get greeting
       denizen raft get users/ --prefix --limit 10 --json
 
     Parameters
     ----------
-    revision: as it was at this revision
-    local: as the node that answers has it, perhaps old; otherwise linearizable
+    revision
+        as it was at this revision
+    local
+        as the node that answers has it, perhaps old; otherwise linearizable
     """
 
     async def work(client: KeyValueClient) -> int:
@@ -256,7 +274,8 @@ def put(
 ) -> int:
     """Set a key. Repeats safely, in a session, when an answer is lost.
 
-    Examples:
+    For example:
+
       denizen raft put greeting hello
       denizen raft put leader node-1 --lease 7
     """
@@ -283,7 +302,8 @@ def delete(
 ) -> int:
     """Delete a key, or all keys with a prefix. Exits 1 when there was none.
 
-    Examples:
+    For example:
+
       denizen raft delete greeting
       denizen raft delete users/ --prefix
     """
@@ -302,9 +322,9 @@ def txn(
 ) -> int:
     """Run a transaction given as JSON (`-` reads it from the input). Exits 1 when its failure branch ran.
 
-    Examples:
-      denizen raft txn '{"compare": [{"key": "lock", "target": "version", "operand": 0}],
-                         "success": [{"put": {"key": "lock", "value": "me"}}]}'
+    For example:
+
+      denizen raft txn '{"success": [{"put": {"key": "a", "value": "1"}}]}'
       denizen raft txn < transfer.json
     """
 
@@ -335,14 +355,17 @@ def watch(
 ) -> int:
     """Print changes of a key (or of a prefix) as they happen, in order, each once, also over the loss of a node.
 
-    Examples:
+    For example:
+
       denizen raft watch users/ --prefix
       denizen raft watch greeting --from-revision 17 --json
 
     Parameters
     ----------
-    from_revision: begin with this revision instead of now
-    count: stop after so many changes
+    from_revision
+        begin with this revision instead of now
+    count
+        stop after so many changes
     """
 
     async def work(client: KeyValueClient) -> int:
@@ -396,7 +419,8 @@ def member_add(
 
     The node itself is started with `join = true` (`denizen raft serve --join`), before or after.
 
-    Examples:
+    For example:
+
       denizen raft member add 4 10.0.0.4:7001
     """
 
@@ -416,7 +440,8 @@ def member_promote(
 ) -> int:
     """Make a learner a voter, as soon as it has caught up.
 
-    Examples:
+    For example:
+
       denizen raft member promote 4
     """
     return _admin("members/promote", {"id": id}, _members, lambda: _client(endpoint, token, data), json)
@@ -428,7 +453,8 @@ def member_remove(
 ) -> int:
     """Remove a member. Its id must not be used again.
 
-    Examples:
+    For example:
+
       denizen raft member remove 2
     """
     return _admin("members/remove", {"id": id}, _members, lambda: _client(endpoint, token, data), json)
@@ -445,7 +471,8 @@ def transfer(
 ) -> int:
     """Hand the leadership to a voter, or to the one that is furthest.
 
-    Examples:
+    For example:
+
       denizen raft transfer 2
     """
     return _admin(
@@ -457,7 +484,8 @@ def transfer(
 def snapshot(*, endpoint: Endpoints = None, token: Token = None, data: Directory = None, json: Json = False) -> int:
     """Make a snapshot at every node that answers, and forget the log before it.
 
-    Examples:
+    For example:
+
       denizen raft snapshot
     """
 

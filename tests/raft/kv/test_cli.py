@@ -1,0 +1,118 @@
+"""The command line `denizen raft …`, as real processes against a cluster that `up` started."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+class Shell:
+    """Runs `denizen raft …` on one cluster."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def run(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "DENIZEN_RAFT_DATA": str(self.directory)}
+        command = [sys.executable, "-m", "denizen", "raft", *words]
+        return subprocess.run(
+            command, input=stdin, capture_output=True, text=True, timeout=60, env=environment, check=False
+        )
+
+    def json(self, *words: str) -> Any:
+        done = self.run(*words, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """A cluster of three nodes, started by `denizen raft up` and ended by Ctrl-C."""
+    directory = tmp_path_factory.mktemp("up") / "cluster"
+    command = [sys.executable, "-m", "denizen", "raft", "up", "--nodes", "3", "--data", str(directory)]
+    process = subprocess.Popen([*command, "--port", "0", "--json"], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    started = json.loads(process.stdout.readline())
+    assert len(started["endpoints"]) == 3
+    yield Shell(directory)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0
+    process.stdout.close()
+
+
+def test_put_get_delete_and_their_exit_codes(shell: Shell) -> None:
+    assert shell.run("get", "greeting").returncode == 1
+    put = shell.json("put", "greeting", "hello")
+    assert shell.run("get", "greeting").stdout == "hello\n"
+    assert shell.json("get", "greeting")["kvs"][0]["mod_revision"] == put["revision"]
+    assert "greeting\thello" in shell.run("get", "greet", "--prefix").stdout
+    assert shell.run("delete", "greeting").returncode == 0
+    assert shell.run("delete", "greeting").returncode == 1
+
+
+def test_transaction_from_the_input_tells_which_branch_ran(shell: Shell) -> None:
+    take = {
+        "compare": [{"key": "lock", "target": "version", "operand": 0}],
+        "success": [{"put": {"key": "lock", "value": "me"}}],
+    }
+    assert shell.run("txn", stdin=json.dumps(take)).stdout.startswith("success")
+    again = shell.run("txn", json.dumps(take))
+    assert again.returncode == 1
+    assert again.stdout.startswith("failure")
+    broken = shell.run("txn", "{")
+    assert broken.returncode == 2
+    assert broken.stderr.startswith("denizen raft: the transaction is no JSON")
+
+
+def test_watch_prints_changes_from_a_revision(shell: Shell) -> None:
+    first = shell.json("put", "watched", "1")["revision"]
+    shell.run("put", "watched", "2")
+    watched = shell.run("watch", "watched", "--from-revision", str(first), "--count", "2")
+    assert watched.stdout == f"{first}\tput\twatched\t1\n{first + 1}\tput\twatched\t2\n"
+
+
+def test_status_transfer_and_snapshot(shell: Shell) -> None:
+    rows = shell.json("status")
+    assert {row["role"] for row in rows} == {"leader", "follower"}
+    assert "leader" in shell.run("status").stdout
+    follower = next(row["id"] for row in rows if row["role"] == "follower")
+    assert shell.run("transfer", str(follower)).returncode == 0
+    deadline = time.monotonic() + 20
+    while {row.get("leader") for row in shell.json("status")} != {follower}:
+        assert time.monotonic() < deadline
+    assert all(answer["index"] > 0 for answer in shell.json("snapshot").values())
+
+
+def test_mistakes_are_one_clear_line(shell: Shell, tmp_path: Path) -> None:
+    nowhere = shell.run("get", "x", "--data", str(tmp_path))
+    assert nowhere.returncode == 2
+    assert "start one with `denizen raft up`" in nowhere.stderr
+    dead = shell.run("put", "x", "y", "--endpoint", "http://127.0.0.1:1", "--token", "t")
+    assert dead.returncode == 1
+    assert dead.stderr.count("\n") == 1
+    assert "does not answer" in dead.stderr
+    refused = shell.run("put", "x", "y", "--lease", "99")
+    assert refused.returncode == 1
+    assert "lease 99 ran out or was revoked: grant a new one" in refused.stderr
+    removed = shell.run("member", "remove", "77")
+    assert removed.returncode == 1
+    config = tmp_path / "node.toml"
+    config.write_text('id = 1\ndata = "x"\nsecret = "short"\n[peers]\n1 = "127.0.0.1:1"\n')
+    bad = shell.run("serve", "--config", str(config))
+    assert bad.returncode in {1, 2}
+    assert "secret" in bad.stderr
+    assert "Traceback" not in bad.stderr
+
+
+@pytest.mark.parametrize("command", ["serve", "up", "get", "put", "txn", "watch", "member add", "transfer", "snapshot"])
+def test_help_shows_an_example(shell: Shell, command: str) -> None:
+    shown = shell.run(*command.split(), "--help")
+    assert shown.returncode == 0
+    assert f"denizen raft {command.split(maxsplit=1)[0]}" in shown.stdout
