@@ -1,6 +1,6 @@
 """One real shard that owns every bucket."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import asyncpg
@@ -9,7 +9,21 @@ import pytest
 from denizen.events.store import ShardStore, connect
 from denizen.sharding.ids import ShardId
 from denizen.testing.gateway import provision_all
-from denizen.testing.postgres import Database
+from denizen.testing.pool import DatabasePool
+from denizen.testing.postgres import Database, ThrowawayServer
+
+
+@pytest.fixture(scope="session")
+def pool(postgres_server: ThrowawayServer) -> DatabasePool:
+    """Databases for the shard."""
+    return DatabasePool(postgres_server)
+
+
+@pytest.fixture
+def database(pool: DatabasePool) -> Iterator[Database]:
+    """A migrated database without rows."""
+    with pool.databases(1) as (database,):
+        yield database
 
 
 @pytest.fixture

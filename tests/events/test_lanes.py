@@ -68,8 +68,8 @@ async def held(lane: Lane[str, str], work: Echo) -> "asyncio.Future[str]":
     return first
 
 
-async def test_what_gathers_while_a_group_is_away_goes_together(empty_database: Database, work: Echo) -> None:
-    async with lane_of(empty_database, work) as lane:
+async def test_what_gathers_while_a_group_is_away_goes_together(database: Database, work: Echo) -> None:
+    async with lane_of(database, work) as lane:
         first = await held(lane, work)
         asked = [lane.ask(f"k{number} x") for number in range(20)]
         work.gate.set()
@@ -78,8 +78,8 @@ async def test_what_gathers_while_a_group_is_away_goes_together(empty_database: 
     assert [len(group) for group in work.groups] == [1, 8, 8, 4]
 
 
-async def test_requests_that_share_a_key_go_one_after_the_other_in_order(empty_database: Database, work: Echo) -> None:
-    async with lane_of(empty_database, work) as lane:
+async def test_requests_that_share_a_key_go_one_after_the_other_in_order(database: Database, work: Echo) -> None:
+    async with lane_of(database, work) as lane:
         first = await held(lane, work)
         asked = [lane.ask(f"{key} {number}") for number in range(5) for key in ("a", "b")]
         work.gate.set()
@@ -87,8 +87,8 @@ async def test_requests_that_share_a_key_go_one_after_the_other_in_order(empty_d
     assert work.groups[1:] == [[f"a {number}", f"b {number}"] for number in range(5)]
 
 
-async def test_a_full_queue_is_overloaded_and_serves_on(empty_database: Database, work: Echo) -> None:
-    async with lane_of(empty_database, work, queue_max=3) as lane:
+async def test_a_full_queue_is_overloaded_and_serves_on(database: Database, work: Echo) -> None:
+    async with lane_of(database, work, queue_max=3) as lane:
         first = await held(lane, work)
         asked = [lane.ask(f"k{number} x") for number in range(3)]
         with pytest.raises(Overloaded):
@@ -99,8 +99,8 @@ async def test_a_full_queue_is_overloaded_and_serves_on(empty_database: Database
         assert await lane.ask("room again") == "room again"
 
 
-async def test_waiters_that_go_away_are_not_sent(empty_database: Database, work: Echo) -> None:
-    async with lane_of(empty_database, work) as lane:
+async def test_waiters_that_go_away_are_not_sent(database: Database, work: Echo) -> None:
+    async with lane_of(database, work) as lane:
         first = await held(lane, work)
         asked = [asyncio.ensure_future(lane.ask(f"k{number} x")) for number in range(6)]
         await asyncio.sleep(0)
@@ -112,9 +112,9 @@ async def test_waiters_that_go_away_are_not_sent(empty_database: Database, work:
     assert work.groups[1:] == [["k1 x", "k3 x", "k5 x"]]
 
 
-async def test_what_waited_too_long_is_not_sent(empty_database: Database, work: Echo) -> None:
+async def test_what_waited_too_long_is_not_sent(database: Database, work: Echo) -> None:
     work.deadline_s = 0.5
-    async with lane_of(empty_database, work) as lane:
+    async with lane_of(database, work) as lane:
         first = await held(lane, work)
         work.deadline_s = 0.1
         late = lane.ask("late x")
@@ -138,9 +138,9 @@ async def test_what_waited_too_long_is_not_sent(empty_database: Database, work: 
     ],
 )
 async def test_one_bad_request_fails_alone_and_the_lane_lives_on(
-    empty_database: Database, work: Echo, bad: str, error: type[Exception]
+    database: Database, work: Echo, bad: str, error: type[Exception]
 ) -> None:
-    async with lane_of(empty_database, work) as lane:
+    async with lane_of(database, work) as lane:
         first = await held(lane, work)
         asked = [lane.ask("a x"), lane.ask(bad), lane.ask("b x")]
         work.gate.set()
@@ -150,8 +150,8 @@ async def test_one_bad_request_fails_alone_and_the_lane_lives_on(
         assert await lane.ask("and on") == "and on"
 
 
-async def test_a_lane_that_stops_finishes_what_it_has(empty_database: Database, work: Echo) -> None:
-    async with lane_of(empty_database, work) as lane:
+async def test_a_lane_that_stops_finishes_what_it_has(database: Database, work: Echo) -> None:
+    async with lane_of(database, work) as lane:
         first = await held(lane, work)
         asked = [lane.ask(f"k{number} x") for number in range(20)]
     assert await asyncio.gather(first, *asked) == ["first 0", *(f"k{number} x" for number in range(20))]
@@ -159,8 +159,8 @@ async def test_a_lane_that_stops_finishes_what_it_has(empty_database: Database, 
         lane.ask("too late")
 
 
-async def test_ten_thousand_requests_on_one_key_do_not_stop_the_others(empty_database: Database, work: Echo) -> None:
-    async with lane_of(empty_database, work, queue_max=20_000) as lane:
+async def test_ten_thousand_requests_on_one_key_do_not_stop_the_others(database: Database, work: Echo) -> None:
+    async with lane_of(database, work, queue_max=20_000) as lane:
         first = await held(lane, work)
         hot = [lane.ask(f"hot {number}") for number in range(10_000)]
         work.gate.set()

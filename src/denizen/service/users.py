@@ -104,16 +104,13 @@ class UserService(UserQueries):
 
     async def _register(self, home: Bucket, events: Sequence[UserEvent], user: User, context: Context) -> Written:
         names = login_names(user, self._kinds)
-        for _ in range(limits.optimistic_attempts_max):
+
+        def attempt() -> tuple[Append, Change]:
             user_id = mint_user_id(home, time.time_ns() // 1_000_000)
             change = self._names.change(user_id, _new_command_id(), (), names)
-            append = self._append_of(change, NO_STREAM, events, user, context)
-            try:
-                return await self._do(append, change, context, None)
-            except LoginNameTaken:
-                if not await self._names.wait_free(change.gained_here):
-                    raise
-        raise _too_many()
+            return self._append_of(change, NO_STREAM, events, user, context), change
+
+        return await self._do(attempt, context, None)
 
     async def _command(self, user_id: UUID, decision: Decide, if_version: int | None, context: Context) -> Written:
         bucket = bucket_of(user_id)
@@ -151,19 +148,29 @@ class UserService(UserQueries):
             user = evolve(user, event)
         before = login_names(stored.user, self._kinds)
         after = login_names(user, self._kinds)
-        for _ in range(limits.optimistic_attempts_max):
+
+        def attempt() -> tuple[Append, Change]:
             change = self._names.change(stored.id, _new_command_id(), before, after)
-            append = self._append_of(change, stored.version, events, user, context)
+            return self._append_of(change, stored.version, events, user, context), change
+
+        return await self._do(attempt, context, stored)
+
+    async def _do(
+        self, attempt: Callable[[], tuple[Append, Change]], context: Context, before: StoredUser | None
+    ) -> Written:
+        """Prepare the login names elsewhere, append, finish; again if a name here was only about to become free."""
+        for _ in range(limits.optimistic_attempts_max):
+            append, change = attempt()
+            await self._names.prepare(change, context.actor)
             try:
-                return await self._do(append, change, context, stored)
+                return await self._append(append, change, context, before)
             except LoginNameTaken:
                 if not await self._names.wait_free(change.gained_here):
                     raise
         raise _too_many()
 
-    async def _do(self, append: Append, change: Change, context: Context, before: StoredUser | None) -> Written:
-        """One attempt: prepare the login names elsewhere, append, and finish or undo them."""
-        await self._names.prepare(change, context.actor)
+    async def _append(self, append: Append, change: Change, context: Context, before: StoredUser | None) -> Written:
+        """Append to the user's stream, then finish or undo what was prepared."""
         try:
             outcome = await self._router.append(append)
         except OutcomeUnknown:

@@ -1,0 +1,1 @@
+"""Tests of the user service over real shards."""
