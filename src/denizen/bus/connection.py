@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import nats
 import nats.errors
 from nats.aio.client import Client
 
@@ -28,10 +27,10 @@ TROUBLE = (BusLost, nats.errors.Error, OSError, TimeoutError, asyncio.Incomplete
 class Bus:
     """An open connection."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, lost: asyncio.Event) -> None:
         self.client = client
         self.stream: Any = client.jetstream(timeout=limits.bus_request_s)
-        self.lost = asyncio.Event()  # set for good when the connection is over
+        self.lost = lost  # set for good when the connection is over
 
     def check(self) -> None:
         """Raise `BusLost` if the connection is over."""
@@ -50,19 +49,18 @@ async def connected(settings: BusSettings, name: str) -> AsyncIterator[Bus]:
     async def quiet(_: Exception) -> None:
         return
 
-    async with asyncio.timeout(limits.bus_connect_s * len(settings.servers)):
-        client = await _connect(settings, name=name, closed_cb=closed, disconnected_cb=closed, error_cb=quiet)
-    bus = Bus(client)
-    bus.lost = lost
+    client = Client()
     try:
-        yield bus
+        async with asyncio.timeout(limits.bus_connect_s * len(settings.servers)):
+            await _connect(client, settings, name=name, closed_cb=closed, disconnected_cb=closed, error_cb=quiet)
+        yield Bus(client, lost)
     finally:
         await _close(client)
 
 
-async def _connect(settings: BusSettings, **options: Any) -> Client:
-    secrets = {"user": settings.user, "password": settings.password, "token": settings.token}
-    return await nats.connect(
+async def _connect(client: Client, settings: BusSettings, **options: Any) -> None:
+    secrets: dict[str, Any] = {"user": settings.user, "password": settings.password, "token": settings.token}
+    await client.connect(
         list(settings.servers),
         allow_reconnect=False,
         max_reconnect_attempts=0,

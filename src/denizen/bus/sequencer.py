@@ -99,18 +99,18 @@ class Sequencer:
             self._heads[bucket] = max(head, self._heads[bucket])
             if head > taken:
                 due = self._behind.get(bucket)
-                if due is None or taken >= due[1]:
+                if due is None or taken >= due[1] or heal_at <= due[0]:
                     self._behind[bucket] = (heal_at, head)
-                elif heal_at < due[0]:
-                    self._behind[bucket] = (heal_at, due[1])
 
     def due(self, now: float, wanted: Callable[[Bucket], bool], buckets_max: int) -> dict[Bucket, int]:
         """Buckets to heal now, each with the sequence to read after; only those that are `wanted`."""
         found: dict[Bucket, int] = {}
         for bucket, (heal_at, target) in list(self._behind.items()):
             taken = self._taken[bucket]
-            if taken >= target:
+            if taken >= self._heads[bucket]:
                 del self._behind[bucket]
+            elif taken >= target:  # more was heard of since, and may be on its way
+                self._behind[bucket] = (now + limits.feed_grace_s, self._heads[bucket])
             elif heal_at <= now and wanted(bucket):
                 found[bucket] = taken
                 if len(found) == buckets_max:

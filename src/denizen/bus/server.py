@@ -196,15 +196,21 @@ def _stop_leftover(data: Path) -> None:
         pid = int((data / "nats.pid").read_text())
     except (OSError, ValueError):
         return
-    command = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    if str(data / "nats.conf") not in command.stdout:
-        return
     deadline = time.monotonic() + limits.bus_stop_s
-    os.kill(pid, signal.SIGTERM)
-    while time.monotonic() < deadline:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return
+    number = signal.SIGTERM
+    while str(data / "nats.conf") in _command(pid):
+        os.kill(pid, number)
         time.sleep(_POLL_S)
-    os.kill(pid, signal.SIGKILL)
+        if time.monotonic() > deadline:
+            number = signal.SIGKILL
+
+
+def _command(pid: int) -> str:
+    """The command line of a process; empty if it has ended."""
+    if Path("/proc/self").exists():
+        try:
+            return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            return ""
+    ps = ["ps", "-o", "command=", "-p", str(pid)]
+    return subprocess.run(ps, capture_output=True, text=True, check=False).stdout
