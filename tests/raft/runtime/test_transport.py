@@ -201,7 +201,7 @@ async def test_a_peer_that_does_not_read_costs_bounded_memory(monkeypatch):
         one.transport.set_peers({2: two.address})
         await eventually(lambda: 2 in one.up)
         for channel in two.transport._incoming:
-            channel.transport.pause_reading()
+            channel._transport.pause_reading()
         frame = b"x" * 100_000
         accepted = sum(one.transport.send(2, frame) for _ in range(1000))
         link = one.transport._links[2]

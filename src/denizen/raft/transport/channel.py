@@ -23,10 +23,9 @@ _PULLED_FRAMES_MAX = 8
 
 
 class Channel(asyncio.Protocol):
-    """One connection; made by `loop.create_connection` or `create_server`."""
+    """One connection, as the protocol of an asyncio transport."""
 
-    def __init__(self, accepted: Callable[["Channel"], None] | None = None) -> None:
-        self._accepted = accepted
+    def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._frames: deque[bytes] = deque()
@@ -65,13 +64,6 @@ class Channel(asyncio.Protocol):
         self._transport.write(b"".join(((len(body) + _TAG_BYTES).to_bytes(_LENGTH_BYTES, "big"), tag, body)))
 
     @property
-    def transport(self) -> asyncio.Transport:
-        """The connection itself, for its socket's options."""
-        if self._transport is None:
-            raise PeerRefused("the connection is not made yet")
-        return self._transport
-
-    @property
     def backlog(self) -> int:
         """Bytes waiting to be sent."""
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
@@ -104,8 +96,6 @@ class Channel(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
         self._transport = cast(asyncio.Transport, transport)
-        if self._accepted is not None:
-            self._accepted(self)
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop: cut the stream into frames."""

@@ -1,6 +1,7 @@
 """All connections of one node: a server for the peers' frames and a link to each peer for its own."""
 
 import asyncio
+import socket
 from collections import Counter
 from collections.abc import Callable, Mapping
 
@@ -29,9 +30,11 @@ class Transport:
     ) -> None:
         self._local, self._tls = local, tls
         self._on_frame, self._on_link, self._on_peer = on_frame, on_link, on_peer
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
         self._links: dict[int, Link] = {}
-        self._incoming: dict[Channel, asyncio.Task[None] | None] = {}
+        self._welcoming: dict[asyncio.Task[None], list[socket.socket]] = {}
+        """The handshakes under way, each with its socket until it has begun."""
+        self._incoming: set[Channel] = set()
         self._leaving: set[asyncio.Task[None]] = set()
         self.present: Counter[int] = Counter()
         """The peers that are connected to this node, with the number of their connections."""
@@ -42,8 +45,11 @@ class Transport:
         """Listen on `host:port`."""
         host, port = split_address(address)
         loop = asyncio.get_running_loop()
-        context = self._tls.server if self._tls is not None else None
-        self._server = await loop.create_server(lambda: Channel(self._accepted), host, port, ssl=context)
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, place = found[0]
+        self._listener = socket.create_server(place[:2], family=family, backlog=limits.incoming_connections_max)
+        self._listener.setblocking(False)
+        loop.add_reader(self._listener, self._accept)
 
     def set_peers(self, addresses: Mapping[int, str]) -> None:
         """Connect to exactly these peers, at these addresses."""
@@ -76,45 +82,65 @@ class Transport:
 
     async def stop(self) -> None:
         """Close everything and end every task."""
-        if self._server is not None:
-            self._server.close()
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
         await asyncio.gather(*(link.stop() for link in self._links.values()), *self._leaving)
         self._links.clear()
-        tasks = [task for task in self._incoming.values() if task is not None]
-        for channel, task in list(self._incoming.items()):
+        for task in self._welcoming:
+            task.cancel()
+        await asyncio.gather(*self._welcoming, return_exceptions=True)
+        for channel in list(self._incoming):
             channel.abort()
-            if task is not None:
-                task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if self._server is not None:
-            await self._server.wait_closed()
 
-    def _accepted(self, channel: Channel) -> None:
-        if len(self._incoming) >= limits.incoming_connections_max:
-            self.refused += 1
-            channel.abort()
-            return
-        self._incoming[channel] = asyncio.get_running_loop().create_task(self._welcome(channel))
-
-    async def _welcome(self, channel: Channel) -> None:
-        """The handshake of a new connection; afterwards its frames come by callback and no task is needed."""
+    def _accept(self) -> None:
+        """Take one connection. Done by hand: `asyncio.Server` of Python 3.11 loses some when it is closed."""
         try:
-            keep_short(channel.transport)
+            connection = self._listener.accept()[0] if self._listener is not None else None
+        except OSError:  # out of file descriptors, or the peer left at once
+            self.refused += 1
+            return
+        if connection is None:
+            return
+        if len(self._incoming) + len(self._welcoming) >= limits.incoming_connections_max:
+            self.refused += 1
+            connection.close()
+            return
+        connection.setblocking(False)
+        unbegun = [connection]
+        task = asyncio.get_running_loop().create_task(self._welcome(unbegun))
+        self._welcoming[task] = unbegun
+        task.add_done_callback(self._welcomed)
+
+    def _welcomed(self, task: "asyncio.Task[None]") -> None:
+        for connection in self._welcoming.pop(task):  # cancelled before it began
+            connection.close()
+
+    async def _welcome(self, unbegun: list[socket.socket]) -> None:
+        """The handshake of a new connection; afterwards its frames come by callback and no task is needed."""
+        loop, context = asyncio.get_running_loop(), self._tls.server if self._tls is not None else None
+        connection, channel = unbegun.pop(), Channel()
+        try:
             async with asyncio.timeout(limits.handshake_s):
+                transport, _ = await loop.connect_accepted_socket(lambda: channel, connection, ssl=context)
+                keep_short(transport)
                 remote = await accept(channel, self._local)
         except (PeerRefused, TimeoutError, OSError):
             self.refused += 1
             channel.close()
-            self._incoming.pop(channel, None)
             return
+        except asyncio.CancelledError:
+            channel.abort()
+            raise
         peer = remote.node
-        self._incoming[channel] = None
+        self._incoming.add(channel)
         self.present[peer] += 1
         self._on_peer(peer, remote.address)
         channel.listen(lambda frame: self._on_frame(peer, frame), lambda: self._gone(channel, peer))
 
     def _gone(self, channel: Channel, peer: int) -> None:
-        self._incoming.pop(channel, None)
+        self._incoming.discard(channel)
         self.present[peer] -= 1
         if not self.present[peer]:
             del self.present[peer]
