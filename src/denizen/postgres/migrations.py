@@ -1,9 +1,9 @@
 """Brings a shard's database to this program's schema: numbered SQL files, forward only.
 
 The files are `migrations/NNNN_name.sql` beside this module. Each runs once in a shard, in one transaction together with
-its record in `denizen.schema_migrations`. An advisory lock lets one process at a time migrate a database; others wait.
-A file that was changed after it ran, or a database that holds migrations this program does not know, is refused:
-neither is guessed at.
+its record in `denizen.schema_migrations`; a database of another kind has files and a schema of its own. An advisory
+lock lets one process at a time migrate a database; others wait. A file that was changed after it ran, or a database
+that holds migrations this program does not know, is refused: neither is guessed at.
 """
 
 import hashlib
@@ -23,8 +23,8 @@ LOCK_KEY = 0x64656E697A656E  # "denizen"
 FILE_NAME = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
 
 BOOKKEEPING = """
-CREATE SCHEMA IF NOT EXISTS denizen;
-CREATE TABLE IF NOT EXISTS denizen.schema_migrations (
+CREATE SCHEMA IF NOT EXISTS {schema};
+CREATE TABLE IF NOT EXISTS {schema}.schema_migrations (
     version    integer PRIMARY KEY,
     name       text NOT NULL,
     checksum   text NOT NULL,
@@ -46,10 +46,10 @@ class Migration(Struct, frozen=True):
         return hashlib.sha256(self.sql.encode()).hexdigest()
 
 
-def known_migrations() -> tuple[Migration, ...]:
-    """Return this program's migrations in order. Their numbers are 1, 2, 3 … without holes."""
+def known_migrations(package: str = "denizen.postgres") -> tuple[Migration, ...]:
+    """Return the migrations of this package in order. Their numbers are 1, 2, 3 … without holes."""
     found = []
-    for file in resources.files("denizen.postgres").joinpath("migrations").iterdir():
+    for file in resources.files(package).joinpath("migrations").iterdir():
         name = FILE_NAME.fullmatch(file.name)
         if name:
             found.append(Migration(version=int(name[1]), name=name[2], sql=file.read_text(encoding="utf-8")))
@@ -60,8 +60,12 @@ def known_migrations() -> tuple[Migration, ...]:
     return tuple(found)
 
 
-async def migrate(connect_args: Mapping[str, Any], *, migrations: Sequence[Migration] | None = None) -> list[Migration]:
+async def migrate(
+    connect_args: Mapping[str, Any], *, migrations: Sequence[Migration] | None = None, schema: str = SCHEMA
+) -> list[Migration]:
     """Bring the database to this program's schema; return the migrations that ran now.
+
+    Without `migrations` they are those of a shard. `schema` is where they make their tables: a name of our own.
 
     Raises `BadDeployment` if the database is newer than this program, was made by changed files, or a migration
     fails; the database then stays at the one before it.
@@ -72,14 +76,14 @@ async def migrate(connect_args: Mapping[str, Any], *, migrations: Sequence[Migra
         await connection.execute(f"SET lock_timeout = '{limits.migration_lock_s}s'")
         await connection.execute("SELECT pg_advisory_lock($1)", LOCK_KEY)
         await connection.execute("RESET lock_timeout")
-        await connection.execute(BOOKKEEPING)
-        return await _apply(connection, known)
+        await connection.execute(BOOKKEEPING.format(schema=schema))
+        return await _apply(connection, known, schema)
     finally:
         await connection.close()
 
 
-async def _apply(connection: asyncpg.Connection, known: Sequence[Migration]) -> list[Migration]:
-    rows = await connection.fetch("SELECT version, name, checksum FROM denizen.schema_migrations ORDER BY version")
+async def _apply(connection: asyncpg.Connection, known: Sequence[Migration], schema: str) -> list[Migration]:
+    rows = await connection.fetch(f"SELECT version, name, checksum FROM {schema}.schema_migrations ORDER BY version")  # noqa: S608
     applied = {row["version"]: row for row in rows}
     newest = known[-1].version if known else 0
     if applied and max(applied) > newest:
@@ -93,7 +97,7 @@ async def _apply(connection: asyncpg.Connection, known: Sequence[Migration]) -> 
     for migration in known:
         done = applied.get(migration.version)
         if done is None:
-            await _run(connection, migration)
+            await _run(connection, migration, schema)
             ran.append(migration)
         elif done["checksum"] != migration.checksum:
             raise BadDeployment(
@@ -103,13 +107,13 @@ async def _apply(connection: asyncpg.Connection, known: Sequence[Migration]) -> 
     return ran
 
 
-async def _run(connection: asyncpg.Connection, migration: Migration) -> None:
+async def _run(connection: asyncpg.Connection, migration: Migration, schema: str) -> None:
     try:
         async with connection.transaction():
-            await connection.execute(f"SET LOCAL search_path = {SCHEMA}")
+            await connection.execute(f"SET LOCAL search_path = {schema}")
             await connection.execute(migration.sql)
             await connection.execute(
-                "INSERT INTO denizen.schema_migrations (version, name, checksum) VALUES ($1, $2, $3)",
+                f"INSERT INTO {schema}.schema_migrations (version, name, checksum) VALUES ($1, $2, $3)",  # noqa: S608
                 migration.version,
                 migration.name,
                 migration.checksum,
