@@ -21,6 +21,7 @@ from denizen.deployment.layout import Deployment
 from denizen.deployment.lock import holder
 from denizen.errors import BadDeployment
 from denizen.http.shapes import CreatedKey, KeyDocument
+from denizen.limits import key_refresh_interval_s
 from denizen.service.keys import KeyRing
 
 T = TypeVar("T")
@@ -59,6 +60,7 @@ def create(
         from denizen.http.views import key_document
 
         info, secret = await keys.create(name, list(scope), rate)
+        await asyncio.sleep(1.2 * key_refresh_interval_s)  # then every gateway knows it
         return CreatedKey(key_document(info), secret)
 
     if connection.given_key is not None:

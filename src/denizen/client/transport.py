@@ -74,7 +74,7 @@ class Transport:
                 failure, may_repeat = problem, problem.retryable
                 maybe_done = maybe_done or isinstance(problem, OutcomeUnknown)
             except _NOT_SENT as error:
-                failure, may_repeat = Unreachable(f"{self._url} does not answer: {error}"), True
+                failure, may_repeat = Unreachable(f"{self._url} does not answer{_reason(error)}"), True
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 failure, may_repeat = self._broken_off(call, error), call.repeatable
                 maybe_done = maybe_done or call.key is not None or not call.repeatable
@@ -110,6 +110,12 @@ class Transport:
         if call.key is None and call.repeatable:
             return Unreachable(f"{self._url} {what}")
         return OutcomeUnknown(f"{self._url} {what}; the write may or may not have happened")
+
+
+def _reason(error: Exception) -> str:
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    text = getattr(cause, "strerror", None) or str(cause)
+    return f": {text}" if text else ""
 
 
 def _last_word(failure: Problem, call: Call, maybe_done: bool) -> Problem:
