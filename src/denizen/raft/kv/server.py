@@ -30,8 +30,9 @@ class KeyValueServer:
         self._service = KeyValueService(self._node, self._machine)
         token = client_token(config.secret_bytes())
         admin = AdminRoutes(self._node, self._service, config.cluster)
-        routes = admin.routes() | KeyRoutes(self._service).routes()
-        self._http = HttpServer(Dispatcher(token, routes | EtcdGateway(self._service, admin, token).routes()))
+        gateway = EtcdGateway(self._service, admin, token)
+        self.routes = admin.routes() | KeyRoutes(self._service).routes() | gateway.routes()
+        self._http = HttpServer(Dispatcher(token, self.routes))
         self._publisher: asyncio.Task[None] | None = None
 
     @property
