@@ -50,6 +50,8 @@ class Settings:
     proposals_waiting_max: int = limits.proposals_waiting_max
     segment_bytes: int = limits.segment_bytes
     snapshot_entries: int = 50_000
+    snapshot_bytes: int = 64 << 20
+    """A snapshot is made after this many entries or bytes of them, whichever comes first."""
     snapshot_trailing_entries: int = 5_000
     unsafe_no_fsync: bool = False
 
@@ -65,7 +67,9 @@ class Settings:
             raise BadSettings("times must satisfy 4 * tick_ms <= heartbeat_ms and 3 * heartbeat_ms <= election_ms")
         if self.segment_bytes < limits.segment_bytes_min:
             raise BadSettings(f"`segment_bytes` must be at least {limits.segment_bytes_min}")
-        if self.snapshot_entries < 1 or self.snapshot_trailing_entries < 0:
-            raise BadSettings("`snapshot_entries` must be at least 1, `snapshot_trailing_entries` at least 0")
+        if self.snapshot_entries < 1 or self.snapshot_bytes < 1 or self.snapshot_trailing_entries < 0:
+            raise BadSettings(
+                "`snapshot_entries` and `snapshot_bytes` must be at least 1, `snapshot_trailing_entries` at least 0"
+            )
         if not 0 < self.command_bytes_max <= limits.step_bytes_max:
             raise BadSettings(f"`command_bytes_max` must be between 1 and {limits.step_bytes_max}")

@@ -229,6 +229,13 @@ async def test_a_follower_far_behind_gets_a_snapshot_and_goes_on_from_it(tmp_pat
         await cluster.converge([*commands, b"more"])
 
 
+async def test_a_snapshot_is_made_after_so_many_bytes(tmp_path):
+    async with Cluster(tmp_path, 1, replace(SETTINGS, snapshot_bytes=100_000)) as cluster:
+        for _ in range(25):
+            await cluster.nodes[1].propose(b"x" * 10_000)
+        await eventually(lambda: cluster.nodes[1].status().metrics["snapshots_made"] == 2)
+
+
 async def test_a_member_is_added_as_a_learner_then_promoted_then_removed(tmp_path):
     async with Cluster(tmp_path, 3) as cluster:
         commands = [b"%d" % at for at in range(100)]

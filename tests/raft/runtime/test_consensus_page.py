@@ -29,6 +29,7 @@ def test_the_limits_on_the_page_are_the_real_ones():
     assert settings.command_bytes_max == 1 << 20
     assert settings.proposals_waiting_max == 16_384
     assert settings.snapshot_entries == 50_000
+    assert settings.snapshot_bytes == 64 << 20
     assert settings.snapshot_trailing_entries == 5_000
     assert settings.election_ms == limits.election_ms == 150
     assert limits.snapshots_kept == 2

@@ -63,6 +63,7 @@ class Driver:
         self._inbox: list[Event] = []
         self._to_apply: deque[Entry] = deque()
         self._restoring: Snapshot | None = None
+        self._bytes_since_snapshot = 0
         self._saving: list[asyncio.Future[int]] | None = None
         self._scheduled = False
         self._stopped = False
@@ -244,13 +245,18 @@ class Driver:
             entry = queue.popleft()
             outcome = apply(entry) if entry.kind is EntryKind.COMMAND else None
             self.applied = entry.index
+            self._bytes_since_snapshot += len(entry.data)
             pending.applied(entry.index, entry.term, outcome)
             self.metrics.entries_applied += 1
         self.metrics.reads += pending.answer_reads(self.applied)
         if self.applier.addresses_changed:
             self.applier.addresses_changed = False
             self.on_members()
-        if self.applied - self.snapshot_index >= self._settings.snapshot_entries:
+        settings = self._settings
+        if (
+            self.applied - self.snapshot_index >= settings.snapshot_entries
+            or self._bytes_since_snapshot >= settings.snapshot_bytes
+        ):
             self._save_snapshot()
         if queue:
             self._loop.call_soon(self._apply_more)
@@ -283,6 +289,7 @@ class Driver:
         if self._saving is not None or self._restoring is not None:
             return
         self._saving = []
+        self._bytes_since_snapshot = 0
         index = Index(self.applied)
         term, configuration = self.core.snapshot_basis(index)
         snapshot, parts = Snapshot(index, term, configuration), self.applier.snapshot()
