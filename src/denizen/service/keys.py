@@ -24,6 +24,9 @@ from denizen.events.store import ShardStore
 _log = structlog.get_logger()
 
 SCOPES: Final = ("users:read", "users:write", "metrics:read", "admin")
+_COUNT: Final = "select count(*) from denizen.api_keys where revoked_at is null"
+_FORGET_REVOKED: Final = """delete from denizen.api_keys where id in (
+    select id from denizen.api_keys where revoked_at is not null order by revoked_at desc offset $1)"""
 _COLUMNS: Final = "id, name, scopes, rate_per_s, created_at, revoked_at"
 
 
@@ -67,7 +70,8 @@ class KeyRing:
         async def ask(connection: asyncpg.Connection) -> datetime | None:
             async with connection.transaction():
                 await connection.execute("lock table denizen.api_keys in share row exclusive mode")
-                if await connection.fetchval("select count(*) from denizen.api_keys") >= limits.api_keys_max:
+                await connection.execute(_FORGET_REVOKED, limits.api_keys_max)
+                if await connection.fetchval(_COUNT) >= limits.api_keys_max:
                     return None
                 created_at: datetime = await connection.fetchval(
                     "insert into denizen.api_keys (id, name, secret_hash, scopes, rate_per_s)"
@@ -91,7 +95,7 @@ class KeyRing:
         return info, token
 
     async def list(self) -> list[KeyInfo]:
-        """All keys, the revoked ones too, oldest first."""
+        """All keys, the revoked ones too (as many as there may be live ones), oldest first."""
         await self._load()
         return sorted((info for info, _ in self._known.values()), key=lambda info: (info.created_at, info.id))
 

@@ -9,6 +9,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -38,11 +39,20 @@ from denizen.users import decide
 from denizen.users.commands import Registration, UserPatch
 from denizen.users.events import UserEvent
 from denizen.users.evolve import evolve, fold
-from denizen.users.login_names import LoginNameKind
+from denizen.users.login_names import LoginName, LoginNameKind
 from denizen.users.rejections import Rejected
 from denizen.users.state import User, login_names
 
 Decide = Callable[[User], Sequence[UserEvent]]
+
+
+class _Newcomer(NamedTuple):
+    """A registration that was decided: the bucket it belongs to, its events, the state after them, its login names."""
+
+    home: Bucket
+    events: Sequence[UserEvent]
+    user: User
+    names: Sequence[LoginName]
 
 
 class UserService(UserQueries):
@@ -54,20 +64,25 @@ class UserService(UserQueries):
 
     async def register(self, registration: Registration, context: Context) -> Written:
         """Create a user. `LoginNameTaken`, `IdempotencyKeyReused`, `OutcomeUnknown`, or it is durable."""
-        events = decide.register(registration, self._kinds)
-        user = fold(events)
-        if user is None:
-            raise Invalid("a registration needs at least one event")
-        home = self._router.bucket_of_name(login_names(user, self._kinds)[0])
-        return await self._unless_done(home, context, self._register(home, events, user, context))
+        newcomer = self._newcomer(registration)
+        return await self._unless_done(newcomer.home, context, self._register(newcomer, context))
 
     async def register_many(
         self, registrations: Sequence[Registration], contexts: Sequence[Context]
     ) -> list[Written | DenizenError | Rejected]:
         """Create many users; a result for each, in order. One that fails does not disturb the others."""
-        results = await asyncio.gather(
-            *(self.register(*item) for item in zip(registrations, contexts, strict=True)), return_exceptions=True
+        begun = [self._begin(*item) for item in zip(registrations, contexts, strict=True)]
+        answers = await asyncio.gather(*(answer for _, answer in begun), return_exceptions=True)
+        results = [
+            _done(append, answer, None) if append is not None and _is_done(answer) else answer
+            for (append, _), answer in zip(begun, answers, strict=True)
+        ]
+        again = [place for place, result in enumerate(results) if isinstance(result, Outcome)]
+        late = await asyncio.gather(
+            *(self.register(registrations[place], contexts[place]) for place in again), return_exceptions=True
         )
+        for place, result in zip(again, late, strict=True):
+            results[place] = result
         return [result if isinstance(result, Rejected) else expected(result) for result in results]
 
     async def change(
@@ -102,15 +117,33 @@ class UserService(UserQueries):
 
     # The steps they share
 
-    async def _register(self, home: Bucket, events: Sequence[UserEvent], user: User, context: Context) -> Written:
+    def _newcomer(self, registration: Registration) -> _Newcomer:
+        events = decide.register(registration, self._kinds)
+        user = fold(events)
+        if user is None:
+            raise Invalid("a registration needs at least one event")
         names = login_names(user, self._kinds)
+        return _Newcomer(self._router.bucket_of_name(names[0]), events, user, names)
 
-        def attempt() -> tuple[Append, Change]:
-            user_id = mint_user_id(home, time.time_ns() // 1_000_000)
-            change = self._names.change(user_id, _new_command_id(), (), names)
-            return self._append_of(change, NO_STREAM, events, user, context), change
+    def _begin(self, registration: Registration, context: Context) -> tuple[Append | None, Awaitable[Any]]:
+        """Begin a registration of many. If one append is all it takes, that goes to its lane without a task of its own."""
+        try:
+            newcomer = self._newcomer(registration)
+            append, change = self._new_append(newcomer, context)
+            if not change.gained:
+                return append, self._router.submit(append)
+        except (DenizenError, Rejected) as error:
+            return None, _failed(error)
+        attempt = self._unless_done(newcomer.home, context, self._register(newcomer, context))
+        return None, asyncio.ensure_future(attempt)
 
-        return await self._do(attempt, context, None)
+    async def _register(self, newcomer: _Newcomer, context: Context) -> Written:
+        return await self._do(lambda: self._new_append(newcomer, context), context, None)
+
+    def _new_append(self, newcomer: _Newcomer, context: Context) -> tuple[Append, Change]:
+        user_id = mint_user_id(newcomer.home, time.time_ns() // 1_000_000)
+        change = self._names.change(user_id, _new_command_id(), (), newcomer.names)
+        return self._append_of(change, NO_STREAM, newcomer.events, newcomer.user, context), change
 
     async def _command(self, user_id: UUID, decision: Decide, if_version: int | None, context: Context) -> Written:
         bucket = bucket_of(user_id)
@@ -208,11 +241,7 @@ class UserService(UserQueries):
         """The answer to an append; the error that its outcome stands for."""
         match outcome.result:
             case Result.DONE:
-                created_at = outcome.recorded_at if before is None else before.created_at
-                if append.state is None:
-                    raise TypeError("an append to a user's stream carries the state")
-                user = StoredUser(UserId(append.stream), outcome.version, created_at, outcome.recorded_at, append.state)
-                return Written(user, _position(append.bucket, outcome))
+                return _done(append, outcome, before)
             case Result.REPEATED:
                 return await self._repeated(append, outcome)
             case Result.VERSION_CONFLICT:
@@ -262,6 +291,25 @@ class UserService(UserQueries):
             return head
 
         return Position(bucket, EventSequence(await self._router.read(bucket, ask)))
+
+
+def _done(append: Append, outcome: Outcome, before: StoredUser | None) -> Written:
+    """The answer to an append that was done; `before` is the user as it was, None for a new one."""
+    if append.state is None:
+        raise TypeError("an append to a user's stream carries the state")
+    created_at = outcome.recorded_at if before is None else before.created_at
+    user = StoredUser(UserId(append.stream), outcome.version, created_at, outcome.recorded_at, append.state)
+    return Written(user, _position(append.bucket, outcome))
+
+
+def _is_done(answer: Any) -> bool:
+    return isinstance(answer, Outcome) and answer.result is Result.DONE
+
+
+def _failed(error: Exception) -> "asyncio.Future[Any]":
+    future = asyncio.get_running_loop().create_future()
+    future.set_exception(error)
+    return future
 
 
 def _new_command_id() -> UUID:
