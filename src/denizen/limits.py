@@ -147,3 +147,8 @@ feed_poll_s = 0.5  # how often it asks then
 feed_heal_events_max = 2_000  # of one read
 feed_heal_bucket_events_max = 200
 feed_heal_buckets_max = 256
+
+# Projections
+projector_lock_ms = 5_000
+projector_statement_ms = 60_000
+projector_idle_ms = 30_000  # a stopped projector must not hold its checkpoints for ever

@@ -1,0 +1,130 @@
+"""A batch of events, folded in memory into the changes of each table: each row is written once, however many events.
+
+Pure: no database, no clock. A stream whose fold fails is parked at the event that fails; the events before it count.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+from uuid import UUID
+
+from msgspec import Struct, field
+
+from denizen.events.records import RecordedEvent
+from denizen.projections.projection import Derived, Output, Projection, Row, is_of_user
+from denizen.projections.tables import Kind, Table
+
+Streams = dict[UUID, list[RecordedEvent]]
+
+
+class Poison(Struct, frozen=True):
+    """An event that a fold cannot take, and why."""
+
+    event: RecordedEvent
+    error: str
+
+
+class Changes(Struct):
+    """What a batch changes, by table: rows to write, keys of rows to remove."""
+
+    writes: dict[Table, list[Row]] = field(default_factory=dict)
+    deletes: dict[Table, list[Row]] = field(default_factory=dict)
+    poison: list[Poison] = field(default_factory=list)
+
+    def write(self, table: Table, rows: Iterable[Row]) -> None:
+        """Rows to insert, replace or add."""
+        self.writes.setdefault(table, []).extend(rows)
+
+    def delete(self, table: Table, keys: Iterable[Row]) -> None:
+        """Keys whose rows go."""
+        self.deletes.setdefault(table, []).extend(keys)
+
+
+def by_stream(events: Iterable[RecordedEvent], parked: Mapping[UUID, Any] | frozenset[UUID] = frozenset()) -> Streams:
+    """The events of users, by user, in order; those of `parked` streams are left out."""
+    streams: Streams = {}
+    for event in events:
+        if event.stream not in parked and is_of_user(event):
+            streams.setdefault(event.stream, []).append(event)
+    return streams
+
+
+def fold_streams(projection: Projection, streams: Streams, current: Mapping[UUID, Row]) -> Changes:
+    """Fold each stream into its current row."""
+    folder = _Folder(projection)
+    for user_id, events in streams.items():
+        before = current.get(user_id)
+        output = Output()
+        try:
+            folder.take(before, projection.fold(user_id, before, events, output), output)
+        except Exception:  # noqa: BLE001 - whatever a fold raises is about its stream
+            folder.take_singly(user_id, before, events)
+    return folder.finish()
+
+
+class _Folder:
+    """Collects what the folds of one batch say."""
+
+    def __init__(self, projection: Projection) -> None:
+        self._projection = projection
+        self._changes = Changes()
+        self._counts: dict[Table, dict[tuple[Any, ...], list[Any]]] = {}
+
+    def finish(self) -> Changes:
+        """All changes; what is counted is summed up."""
+        for table, sums in self._counts.items():
+            self._changes.write(table, [_counted(table, key, numbers) for key, numbers in sums.items()])
+        return self._changes
+
+    def take(self, before: Any, after: Any, output: Output) -> None:
+        """What a fold made of one user's row; nothing of it is taken if this raises."""
+        outputs = [(self._projection.table_of[type(row)], row) for row in output.rows]
+        state = self._projection.state
+        if state is not None and after is not before and after != before:
+            derived = [(each.table, *_difference(each, before, after)) for each in self._projection.derived]
+            if after is None:
+                self._changes.delete(state, [(before[0],)])
+            else:
+                self._changes.write(state, [after])
+            for table, added, removed in derived:
+                if added:
+                    self._changes.write(table, added)
+                if removed:
+                    self._changes.delete(table, [table.key_of(row) for row in removed])
+        for table, row in outputs:
+            if table.kind is Kind.LOG:
+                self._changes.write(table, [row])
+            else:
+                _add(self._counts.setdefault(table, {}), table, row)
+
+    def take_singly(self, user_id: UUID, row: Any, events: list[RecordedEvent]) -> None:
+        """Fold event by event, up to the one that fails."""
+        before, kept = row, Output()
+        for event in events:
+            output = Output()
+            try:
+                after = self._projection.fold(user_id, row, [event], output)
+                _Folder(self._projection).take(before, after, output)
+            except Exception as error:  # noqa: BLE001
+                self._changes.poison.append(Poison(event, f"{type(error).__name__}: {error}"))
+                break
+            row = after
+            kept.rows += output.rows
+        self.take(before, row, kept)
+
+
+def _difference(derived: Derived, before: Any, after: Any) -> tuple[set[Row], set[Row]]:
+    old = set() if before is None else set(derived.of(before))
+    new = set() if after is None else set(derived.of(after))
+    return new - old, old - new
+
+
+def _add(sums: dict[tuple[Any, ...], list[Any]], table: Table, row: Row) -> None:
+    numbers = [getattr(row, name) for name in table.numbers]
+    total = sums.setdefault(table.key_of(row), numbers)
+    if total is not numbers:
+        total[:] = [one + other for one, other in zip(total, numbers, strict=True)]
+
+
+def _counted(table: Table, key: tuple[Any, ...], numbers: list[Any]) -> Row:
+    row: Row = table.row(**dict(zip(table.key, key, strict=True)), **dict(zip(table.numbers, numbers, strict=True)))
+    return row

@@ -1,0 +1,171 @@
+"""Which versions of which projections there are, and what is to be done with each: rows of the read database."""
+
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+from msgspec import Struct
+
+from denizen.errors import BadDeployment
+from denizen.invariants import invariant
+from denizen.projections.folding import Poison
+from denizen.projections.projection import Projection
+from denizen.projections.tables import SCHEMA
+from denizen.sharding.ids import BUCKETS, Bucket
+
+_VERSIONS: Final = """
+    select projection, version, state, live, definition, reason, created_at, promoted_at
+    from denizen_read.projections order by projection, version
+"""
+_REGISTER: Final = """
+    insert into denizen_read.projections (projection, version, state, live, definition) values ($1, $2, $3, $4, $5)
+"""
+_CHECKPOINTS: Final = """
+    insert into denizen_read.checkpoints (projection, version, bucket)
+    select $1, $2, bucket from generate_series(0, $3 - 1) as bucket
+"""
+_PARK: Final = """
+    insert into denizen_read.parked
+        (projection, version, stream, stream_version, bucket, sequence, type, error)
+    values ($1, $2, $3, $4, $5, $6, $7, $8)
+    on conflict (projection, version, stream) do update set
+        stream_version = excluded.stream_version, sequence = excluded.sequence, type = excluded.type,
+        error = excluded.error, attempts = parked.attempts + 1, wish = null
+"""
+_PARKED: Final = """
+    select projection, version, stream, stream_version, bucket, sequence, type, error, attempts, parked_at, wish
+    from denizen_read.parked order by projection, version, parked_at, stream
+"""
+_WISH: Final = """
+    update denizen_read.parked set wish = $3 where projection = $1 and stream = $2 returning version
+"""
+_PAUSE: Final = """
+    update denizen_read.projections set state = 'paused', reason = $3
+    where projection = $1 and version = $2 and state <> 'building'
+"""
+_RESUME: Final = """
+    update denizen_read.projections set state = 'running', reason = null
+    where projection = $1 and version = $2 and state = 'paused'
+"""
+
+
+class Version(Struct, frozen=True):
+    """One version of a projection, as the read database has it."""
+
+    projection: str
+    version: int
+    state: str
+    live: bool
+    definition: str
+    reason: str | None
+    created_at: datetime
+    promoted_at: datetime | None
+
+
+class Parked(Struct, frozen=True):
+    """A stream that waits at an event which a projection could not take."""
+
+    projection: str
+    version: int
+    stream: UUID
+    stream_version: int
+    bucket: Bucket
+    sequence: int
+    type: str
+    error: str
+    attempts: int
+    parked_at: datetime
+    wish: str | None
+
+
+async def versions(connection: asyncpg.Connection) -> list[Version]:
+    """Every version of every projection."""
+    return [Version(*row) for row in await connection.fetch(_VERSIONS)]
+
+
+async def create_version(
+    connection: asyncpg.Connection, projection: Projection, version: int, *, state: str, indexed: bool
+) -> None:
+    """Make the tables, the checkpoints and the entry of a version, in the caller's transaction; not live."""
+    for table in projection.tables:
+        await connection.execute(table.create(version))
+        for statement in table.create_indexes(version) if indexed else ():
+            await connection.execute(statement)
+    await connection.execute(_REGISTER, projection.name, version, state, False, projection.definition)
+    await connection.execute(_CHECKPOINTS, projection.name, version, BUCKETS)
+
+
+async def drop_version(connection: asyncpg.Connection, projection: Projection, version: int) -> None:
+    """Remove a version that is not live, in the caller's transaction."""
+    live = await connection.fetchval(
+        "select live from denizen_read.projections where projection = $1 and version = $2 for update",
+        projection.name,
+        version,
+    )
+    if live:
+        raise BadDeployment(f"version {version} of {projection.name} is live: promote another one first")
+    for table in projection.tables:
+        await connection.execute(table.drop(version))
+    for place in ("parked", "progress", "checkpoints", "projections"):
+        await connection.execute(
+            f"delete from {SCHEMA}.{place} where projection = $1 and version = $2",  # noqa: S608 - fixed names
+            projection.name,
+            version,
+        )
+
+
+async def make_live(connection: asyncpg.Connection, projection: Projection, version: int) -> None:
+    """Let readers see this version from the commit of the caller's transaction on; the other ones stay."""
+    await connection.execute("update denizen_read.projections set live = false where projection = $1", projection.name)
+    done = await connection.execute(
+        "update denizen_read.projections set live = true, promoted_at = clock_timestamp()"
+        " where projection = $1 and version = $2 and state <> 'building'",
+        projection.name,
+        version,
+    )
+    invariant(done == "UPDATE 1", "a promoted version exists and is whole", projection=projection.name, version=version)
+    for table in projection.tables:
+        await connection.execute(table.drop_view())
+        await connection.execute(table.create_view(version))
+
+
+async def pause(connection: asyncpg.Connection, projection: str, version: int, reason: str) -> bool:
+    """Stop applying events to this version; whether there is such a one."""
+    return bool(await connection.execute(_PAUSE, projection, version, reason) == "UPDATE 1")
+
+
+async def resume(connection: asyncpg.Connection, projection: str, version: int) -> bool:
+    """Go on applying events; whether it was paused."""
+    return bool(await connection.execute(_RESUME, projection, version) == "UPDATE 1")
+
+
+async def park(connection: asyncpg.Connection, projection: str, version: int, poison: Poison) -> None:
+    """Remember that a stream waits at this event."""
+    event = poison.event
+    position = event.position
+    await connection.execute(
+        _PARK,
+        *(projection, version, event.stream, event.version, position.bucket, position.sequence, event.type),
+        poison.error[:2_000].replace("\x00", "\ufffd"),
+    )
+
+
+async def parked(connection: asyncpg.Connection) -> list[Parked]:
+    """Every parked stream."""
+    return [Parked(*row) for row in await connection.fetch(_PARKED)]
+
+
+async def wish(connection: asyncpg.Connection, projection: str, stream: UUID, what: str) -> bool:
+    """Ask the projector to "retry" a parked stream, or to "skip" its event; whether it is parked."""
+    return bool(await connection.fetch(_WISH, projection, stream, what))
+
+
+async def checkpoints(connection: asyncpg.Connection, projection: str, version: int) -> dict[Bucket, int]:
+    """The last sequence applied of each bucket."""
+    rows: list[Any] = await connection.fetch(
+        "select bucket, sequence from denizen_read.checkpoints where projection = $1 and version = $2",
+        projection,
+        version,
+    )
+    return {bucket: sequence for bucket, sequence in rows}  # noqa: C416 - a record is a tuple, not a pair
