@@ -1,0 +1,129 @@
+"""The processes of the bus benchmark: relays in one, a feed in another, each a fresh interpreter on a loop of uvloop.
+
+They are told what to do by the arguments of their start, and end when their pipe says so.
+"""
+
+import asyncio
+import contextlib
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from denizen.bus.feed import EventFeed
+from denizen.bus.relay import Relay
+from denizen.bus.settings import BusSettings
+from denizen.bus.shards import ShardReaders
+from denizen.sharding.bucket_map import BucketMap
+from denizen.sharding.ids import BUCKETS, Bucket, ShardId
+
+Shards = Mapping[ShardId, dict[str, Any]]
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class FixedMap:
+    """A map that never changes, as a source."""
+
+    def __init__(self, bucket_map: BucketMap) -> None:
+        self._map = bucket_map
+
+    async def current(self) -> BucketMap:
+        """The map."""
+        return self._map
+
+    async def newer_than(self, version: int) -> BucketMap:
+        """Never."""
+        await asyncio.Event().wait()
+        return self._map
+
+
+class Child:
+    """A process of the benchmark."""
+
+    def __init__(self, work: Callable[..., None], *arguments: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self.process = context.Process(target=work, args=(theirs, *arguments), daemon=True)
+        self.process.start()
+        self.pid = self.process.pid or 0
+
+    def ask(self, what: str) -> Any:
+        """What the process knows about this."""
+        self._pipe.send(what)
+        return self._pipe.recv()
+
+    def stop(self) -> None:
+        """End it."""
+        self._pipe.send("stop")
+        self.process.join(10)
+        self.process.kill()
+
+
+@contextlib.contextmanager
+def children(*started: Child) -> Iterator[tuple[Child, ...]]:
+    """These processes, for the length of a `with` block."""
+    try:
+        yield started
+    finally:
+        for child in started:
+            child.stop()
+
+
+def processor_seconds(*pids: int) -> float:
+    """Seconds of processor time of these processes so far."""
+    fields = [Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split() for pid in pids]
+    return sum(int(each[11]) + int(each[12]) for each in fields) / _TICKS
+
+
+def run_relays(pipe: Connection, shards: Shards, bus: BusSettings) -> None:
+    """A relay for each shard; tells how many events they published."""
+    relays = [Relay(shard, arguments, bus) for shard, arguments in shards.items()]
+
+    async def serve() -> None:
+        tasks = [asyncio.create_task(relay.run()) for relay in relays]
+        await _answer(pipe, {"published": lambda: sum(relay.published for relay in relays)})
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    uvloop.run(serve())
+
+
+def run_feed(pipe: Connection, shards: Shards, bus: BusSettings, bucket_map: BucketMap) -> None:
+    """A feed of everything; tells when (monotonic) each event came, and how many from where."""
+    came: dict[tuple[int, int], float] = {}
+
+    async def take(feed: EventFeed) -> None:
+        while True:
+            batch = await feed.next_batch(5_000, 1.0)
+            now = time.monotonic()
+            came.update(((event.position.bucket, event.position.sequence), now) for event in batch.events)
+
+    async def serve() -> None:
+        async with (
+            ShardReaders(shards, FixedMap(bucket_map)) as readers,
+            EventFeed(bus, readers, {Bucket(bucket): 0 for bucket in range(BUCKETS)}, name="bench") as feed,
+        ):
+            taking = asyncio.create_task(take(feed))
+            await _answer(pipe, {"counts": feed.counts, "came": lambda: dict(came)})
+            taking.cancel()
+            await asyncio.gather(taking, return_exceptions=True)
+
+    uvloop.run(serve())
+
+
+async def _answer(pipe: Connection, known: Mapping[str, Callable[[], Any]]) -> None:
+    """Answer questions until the answer is to stop, or nobody is left to ask."""
+    while True:
+        try:
+            question = await asyncio.to_thread(pipe.recv)
+        except EOFError:
+            return
+        if question == "stop":
+            return
+        await asyncio.to_thread(pipe.send, known[question]())
