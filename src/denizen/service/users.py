@@ -72,7 +72,7 @@ class UserService(UserQueries):
     ) -> list[Written | DenizenError | Rejected]:
         """Create many users; a result for each, in order. One that fails does not disturb the others."""
         begun = [self._begin(*item) for item in zip(registrations, contexts, strict=True)]
-        answers = await asyncio.gather(*(answer for _, answer in begun), return_exceptions=True)
+        answers: list[Any] = await asyncio.gather(*(answer for _, answer in begun), return_exceptions=True)
         results = [
             _done(append, answer, None) if append is not None and _is_done(answer) else answer
             for (append, _), answer in zip(begun, answers, strict=True)
@@ -126,7 +126,7 @@ class UserService(UserQueries):
         return _Newcomer(self._router.bucket_of_name(names[0]), events, user, names)
 
     def _begin(self, registration: Registration, context: Context) -> tuple[Append | None, Awaitable[Any]]:
-        """Begin a registration of many. If one append is all it takes, that goes to its lane without a task of its own."""
+        """Begin one registration of many; if one append is all it takes, without a task of its own."""
         try:
             newcomer = self._newcomer(registration)
             append, change = self._new_append(newcomer, context)
