@@ -1,5 +1,6 @@
 """Worlds of one, two or four shards."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -27,5 +28,7 @@ def world(pool: DatabasePool, request: pytest.FixtureRequest) -> Iterator[World]
 @pytest.fixture
 async def gateway(world: World) -> AsyncIterator[Gateway]:
     """A gateway over the world."""
+    before = asyncio.all_tasks()
     async with world.gateway() as gateway:
         yield gateway
+    assert asyncio.all_tasks() <= before  # every task had an owner that stopped it
