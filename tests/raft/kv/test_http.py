@@ -9,8 +9,9 @@ from kv_clusters import Start
 from kv_one_node import TOKEN, OneNode
 
 from denizen.raft.kv.client import KeyValueClient
-from denizen.raft.kv.errors import KeyValueError
+from denizen.raft.kv.errors import KeyValueError, TooLarge
 from denizen.raft.kv.http.protocol import BadHttp, Head
+from denizen.raft.kv.limits import KEY_BYTES_MAX, VALUE_BYTES_MAX
 
 
 async def test_put_range_delete_keep_revisions_and_versions(node: OneNode) -> None:
@@ -43,6 +44,17 @@ async def test_bytes_that_are_no_text_travel_as_base64(node: OneNode) -> None:
     await node.ok("put", {"key_base64": "/w==", "value_base64": "gA=="})
     kvs = (await node.ok("range", {"key_base64": "/w=="}))["kvs"]
     assert (kvs[0]["key_base64"], kvs[0]["value_base64"]) == ("/w==", "gA==")
+
+
+async def test_largest_value_is_stored_and_a_larger_one_refused(node: OneNode) -> None:
+    largest = "x" * VALUE_BYTES_MAX
+    async with KeyValueClient([node.url], TOKEN) as client:
+        await client.put("k" * KEY_BYTES_MAX, largest)
+        kv = await client.get("k" * KEY_BYTES_MAX)
+        assert kv is not None
+        assert kv["value"] == largest
+        with pytest.raises(TooLarge):
+            await client.put("k", largest + "x")
 
 
 async def test_transaction_takes_a_lock_once(node: OneNode) -> None:

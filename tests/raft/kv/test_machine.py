@@ -360,3 +360,20 @@ def test_a_snapshot_does_not_see_what_is_applied_after_it_was_taken() -> None:
     assert b"".join(taken) == before
     restored.restore(before)
     assert saved_bytes(restored) == before
+
+
+def test_an_answer_that_would_be_too_large_is_refused_and_read_page_by_page() -> None:
+    machine = KeyValueMachine()
+    apply(machine, *(Put(b"k%05d" % at, b"") for at in range(10_001)))
+    everything = Range(b"k", b"l")
+    assert one(machine, everything).code == "too_large"
+    assert one(machine, Delete(b"k", b"l", return_previous=True)).code == "too_large"
+    assert one(machine, Txn((), (Put(b"x", b""), everything))).code == "too_large"
+    assert b"x" not in machine.keyspace.current
+    assert one(machine, Range(b"k", b"l", count_only=True)).count == 10_001
+    page = one(machine, Range(b"k", b"l", limit=10_000))
+    assert len(page.kvs) == 10_000
+    assert [kv.key for kv in one(machine, Range(page.kvs[-1].key + b"\0", b"l")).kvs] == [b"k10000"]
+    apply(machine, *(Put(b"big%02d" % at, b"x" * 1_000_000) for at in range(17)))
+    assert one(machine, Range(b"big", b"bih")).code == "too_large"
+    assert len(one(machine, Range(b"big", b"bih", keys_only=True)).kvs) == 17

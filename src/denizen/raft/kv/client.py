@@ -6,6 +6,7 @@ is reported as `OutcomeUnknown`. A `Session` has one write under way at a time; 
 """
 
 import asyncio
+import io
 import itertools
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager

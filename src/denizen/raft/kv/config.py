@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from denizen.raft.errors import BadSettings
+from denizen.raft.kv.limits import COMMAND_BYTES_MAX
 from denizen.raft.settings import Settings, Tls
 
 
@@ -72,6 +73,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
             election_ms=self.election_ms,
             heartbeat_ms=self.heartbeat_ms,
             snapshot_entries=self.snapshot_entries,
+            command_bytes_max=COMMAND_BYTES_MAX,
         )
         settings.check()
         return settings

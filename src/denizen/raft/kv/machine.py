@@ -9,6 +9,7 @@ A request that cannot be carried out is answered with a `Refusal` and changes no
 """
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -16,7 +17,14 @@ from msgspec import Struct
 
 from denizen.raft.kv.blocks import read_blocks, write_blocks
 from denizen.raft.kv.keyspace import Keyspace
-from denizen.raft.kv.limits import HISTORY_BYTES_MAX, HISTORY_EVENTS_MAX, LEASES_MAX, SESSIONS_MAX
+from denizen.raft.kv.limits import (
+    HISTORY_BYTES_MAX,
+    HISTORY_EVENTS_MAX,
+    LEASES_MAX,
+    RANGE_BYTES_MAX,
+    RANGE_KEYS_MAX,
+    SESSIONS_MAX,
+)
 from denizen.raft.kv.model import (
     CloseSession,
     Compact,
@@ -151,7 +159,7 @@ class KeyValueMachine:
 
     def range(self, query: Range) -> RangeResult | Refusal:
         """Read a range at the present or at a revision of the kept past."""
-        refusal = self._check_revision(query.revision)
+        refusal = self._check_range(query)
         return refusal if refusal is not None else self._range(query)
 
     def lease_keys(self, lease: int) -> list[bytes]:
@@ -179,6 +187,9 @@ class KeyValueMachine:
         return result
 
     def _delete(self, delete: Delete) -> Result:
+        refusal = self._check_answer(delete.key, delete.end) if delete.return_previous else None
+        if refusal is not None:
+            return refusal
         result = self._do_delete(delete)
         self.keyspace.commit()
         return result
@@ -189,10 +200,13 @@ class KeyValueMachine:
         for operation in branch:  # refused before anything changes: all or nothing
             if isinstance(operation, Put) and operation.lease and operation.lease not in self.leases:
                 return self._lost_lease(operation.lease)
+            refusal: Refusal | None = None
             if isinstance(operation, Range):
-                refusal = self._check_revision(operation.revision)
-                if refusal is not None:
-                    return refusal
+                refusal = self._check_range(operation)
+            elif isinstance(operation, Delete) and operation.return_previous:
+                refusal = self._check_answer(operation.key, operation.end)
+            if refusal is not None:
+                return refusal
         results = tuple(self._do_one(operation) for operation in branch)
         self.keyspace.commit()
         return TxnResult(self.revision, succeeded, results)
@@ -304,6 +318,26 @@ class KeyValueMachine:
             return self._future(revision)
         if revision and revision < self.keyspace.compacted:
             return self._compacted(revision)
+        return None
+
+    def _check_range(self, query: Range) -> Refusal | None:
+        refusal = self._check_revision(query.revision)
+        if refusal is not None or query.count_only:
+            return refusal
+        return self._check_answer(query.key, query.end, query.limit, keys_only=query.keys_only)
+
+    def _check_answer(self, key: bytes, end: bytes, limit: int = 0, *, keys_only: bool = False) -> Refusal | None:
+        """Refuse what would answer with more than a message should hold; nodes and clients stay responsive."""
+        count = self.keyspace.count(key, end)
+        if min(limit or count, count) > RANGE_KEYS_MAX:
+            detail = (
+                f"{count} keys in one answer are too many: ask for at most {RANGE_KEYS_MAX} with a limit, page by page"
+            )
+            return Refusal(self.revision, "too_large", detail)
+        found = islice(self.keyspace.between(key, end), limit or None)
+        if sum(len(kv.key) + (0 if keys_only else len(kv.value)) for kv in found) > RANGE_BYTES_MAX:
+            detail = f"the answer would have more than {RANGE_BYTES_MAX} bytes: ask with a limit, page by page"
+            return Refusal(self.revision, "too_large", detail)
         return None
 
     def _lost_lease(self, lease: int) -> Refusal:
