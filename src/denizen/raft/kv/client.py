@@ -18,6 +18,7 @@ import msgspec
 from denizen.raft.kv import errors
 
 _PAUSE_S = 0.05
+_AT_ONCE_BYTES = 256 * 1024
 _NOT_STARTED = ("no_leader", "overloaded", "unavailable", "not_a_member")
 _READS = frozenset({"range", "status", "leases", "health", "metrics"})
 
@@ -127,7 +128,8 @@ class KeyValueClient:
         self, endpoint: str, method: str, route: str, body: Any, timeout_s: float | None = None
     ) -> dict[str, Any]:
         timeout = aiohttp.ClientTimeout(total=timeout_s or self._try_s)
-        data = None if body is None else msgspec.json.encode(body)
+        encoded = b"" if body is None else msgspec.json.encode(body)
+        data = io.BytesIO(encoded) if len(encoded) > _AT_ONCE_BYTES else encoded  # aiohttp sends it in pieces
         try:
             async with self._session().request(
                 method, f"{endpoint}/v1/kv/{route}", data=data, timeout=timeout
