@@ -14,7 +14,7 @@ from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks, not_a_server_error
 
 from denizen import errors
-from denizen.http import shapes
+from denizen.api import shapes
 from denizen.http.openapi import description, description_json
 from denizen.http.problems import CATALOGUE
 from denizen.http.reference import reference

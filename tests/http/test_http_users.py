@@ -168,6 +168,22 @@ async def test_a_bad_query_is_refused(api: Api, query: str) -> None:
     assert answer.json["errors"][0]["detail"]
 
 
+@pytest.mark.parametrize(
+    "query",
+    ["as_of=0001-01-01T00:00:00%2B14:00", "as_of=0001-01-01T00:00:00Z", "as_of=9999-12-31T23:59:59.999999-14:00",
+     "as_of=9999-12-31T23:59:59Z", "version=2147483647", "as_of=2147483647", "as_of=999999999999"],
+)  # fmt: skip
+async def test_the_ends_of_time_are_no_server_error(api: Api, query: str) -> None:
+    user = await api.user()
+    assert (await api("GET", f"/v1/users/{user['id']}?{query}")).status in (200, 400, 404)
+
+
+async def test_the_largest_pages_are_answered(api: Api) -> None:
+    user = await api.user()
+    assert (await api("GET", "/v1/users?limit=1000")).status == 200
+    assert (await api("GET", f"/v1/users/{user['id']}/events?limit=1000&after_version=2147483647")).json["items"] == []
+
+
 async def test_the_history_comes_in_pages(api: Api) -> None:
     user = await api.user()
     path = f"/v1/users/{user['id']}"

@@ -13,6 +13,7 @@ from cyclopts import App, Parameter
 from rich.console import Console
 from rich.markup import escape
 
+from denizen.api.shapes import CreatedKey, KeyDocument
 from denizen.cli.connection import HERE, Connection
 from denizen.cli.documents import print_json, print_table
 from denizen.cli.options import data_directory
@@ -20,7 +21,6 @@ from denizen.client.errors import KeyNotFound
 from denizen.deployment.layout import Deployment
 from denizen.deployment.lock import holder
 from denizen.errors import BadDeployment
-from denizen.http.shapes import CreatedKey, KeyDocument
 from denizen.limits import key_refresh_interval_s
 from denizen.service.keys import KeyRing
 

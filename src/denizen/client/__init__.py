@@ -4,9 +4,11 @@
         user = await client.create_user(email="ada@example.org")
 
 `client.py` has the operations, `transport.py` sends and repeats, `retrying.py` says when, `errors.py` has an
-exception for each code of a problem. The documents are those of the API (`denizen.http.shapes`). See docs/client.md.
+exception for each code of a problem. The documents are those of the API (`denizen.api.shapes`). See docs/client.md.
 """
 
+from denizen.api.shapes import CreationResult, EventDocument, KeyDocument, LookupResult, PasswordVerdict, WrittenUser
+from denizen.api.shapes import UserDocument as User
 from denizen.client.client import Client
 from denizen.client.errors import (
     Forbidden,
@@ -26,8 +28,6 @@ from denizen.client.errors import (
     WrongStatus,
 )
 from denizen.client.retrying import RetryPolicy
-from denizen.http.shapes import CreationResult, EventDocument, KeyDocument, LookupResult, PasswordVerdict, WrittenUser
-from denizen.http.shapes import UserDocument as User
 
 __all__ = [
     "Client",

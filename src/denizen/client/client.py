@@ -8,9 +8,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from denizen.client.retrying import RetryPolicy
-from denizen.client.transport import Answer, Call, Transport
-from denizen.http.shapes import (
+from denizen.api.shapes import (
     CreatedKey,
     CreationResult,
     CreationResults,
@@ -26,6 +24,8 @@ from denizen.http.shapes import (
     UserPage,
     WrittenUser,
 )
+from denizen.client.retrying import RetryPolicy
+from denizen.client.transport import Answer, Call, Transport
 from denizen.limits import page_users_default
 
 T = TypeVar("T")

@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from denizen import __version__
-from denizen.http import shapes
+from denizen.api import shapes
 from denizen.http.problems import CATALOGUE
 from denizen.http.replies import PROBLEM
 from denizen.http.routes import ROUTES, Route

@@ -6,7 +6,7 @@ It reads from granian's RSGI scope and protocol only what is asked for: a read b
 import asyncio
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import parse_qsl
 from uuid import UUID
@@ -114,8 +114,8 @@ class Request:
         try:
             value = msgspec.convert(self.query[name].replace(" ", "+"), datetime)  # a bare `+` in a query is a space
             if value.tzinfo is not None:
-                return value
-        except msgspec.ValidationError:
+                return value.astimezone(UTC)
+        except (msgspec.ValidationError, OverflowError):
             pass
         detail = f"`{name}` must be a version or an RFC 3339 time such as 2026-01-31T12:00:00Z"
         raise InvalidParameter(name, "time", detail)

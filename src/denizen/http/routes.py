@@ -10,8 +10,9 @@ from typing import Any, Final
 from msgspec import Struct
 
 from denizen import errors
+from denizen.api import shapes
 from denizen.errors import DenizenError
-from denizen.http import refusals, shapes
+from denizen.http import refusals
 from denizen.http.handlers import batches, keys, login_names, system, users
 from denizen.http.replies import JSON, Reply
 from denizen.http.requests import Request

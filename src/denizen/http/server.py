@@ -80,6 +80,7 @@ def engine_of(deployment: Deployment) -> Engine:
         LocalMapSource(deployment.map_path),
         deployment.hash_seed,
         frozenset(LoginNameKind.from_word(word) for word in deployment.login_names),
+        bus=deployment.bus,
     )
 
 

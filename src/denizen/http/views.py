@@ -4,9 +4,9 @@ from typing import Any, cast
 
 from msgspec import to_builtins
 
+from denizen.api.shapes import EventDocument, KeyDocument, PersonName, Scope, UserDocument, WrittenUser
 from denizen.http.etags import etag
 from denizen.http.replies import Headers
-from denizen.http.shapes import EventDocument, KeyDocument, PersonName, Scope, UserDocument, WrittenUser
 from denizen.service import RecordedEvent, StoredUser, Written
 from denizen.service.keys import KeyInfo
 

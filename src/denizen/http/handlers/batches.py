@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from denizen.api.shapes import UserIds
 from denizen.errors import DenizenError, Invalid
 from denizen.http.handlers.users import hashed
 from denizen.http.idempotency import fingerprint
@@ -16,7 +17,6 @@ from denizen.http.problems import as_error, problem_document
 from denizen.http.replies import Reply, json_reply
 from denizen.http.requests import Request, as_document, json_object
 from denizen.http.services import Services
-from denizen.http.shapes import UserIds
 from denizen.http.views import user_document, written_user
 from denizen.http.writes import may_have_happened
 from denizen.limits import batch_passwords_max, batch_users_max

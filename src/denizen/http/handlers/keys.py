@@ -3,11 +3,11 @@
 import re
 from typing import Final
 
+from denizen.api.shapes import CreatedKey, KeyList, NewKey
 from denizen.http.refusals import KeyNotFound
 from denizen.http.replies import Reply, empty_reply, json_reply
 from denizen.http.requests import Request
 from denizen.http.services import Services
-from denizen.http.shapes import CreatedKey, KeyList, NewKey
 from denizen.http.views import key_document
 
 _KEY_ID: Final = re.compile(r"[0-9a-z]{1,64}")

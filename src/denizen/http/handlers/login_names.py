@@ -5,13 +5,13 @@ from uuid import UUID
 
 import structlog
 
+from denizen.api.shapes import NewPassword, PasswordGuess, PasswordVerdict
 from denizen.errors import DenizenError, UserDeleted, UserNotFound
 from denizen.http.handlers.users import user_reply
 from denizen.http.refusals import RouteNotFound
 from denizen.http.replies import Reply, json_reply
 from denizen.http.requests import Request, as_document
 from denizen.http.services import Services
-from denizen.http.shapes import NewPassword, PasswordGuess, PasswordVerdict
 from denizen.http.writes import write, written_reply
 from denizen.service import Context, StoredUser
 from denizen.users.login_names import LoginName, LoginNameKind, login_name

@@ -5,13 +5,13 @@ from functools import cache
 import structlog
 
 from denizen import __version__
+from denizen.api.shapes import Health, ServiceVersion
 from denizen.http.metrics import CONTENT_TYPE
 from denizen.http.problems import CATALOGUE, problem_page
 from denizen.http.refusals import RouteNotFound
 from denizen.http.replies import JSON, Reply, json_reply, text_reply
 from denizen.http.requests import Request
 from denizen.http.services import Services
-from denizen.http.shapes import Health, ServiceVersion
 
 _log = structlog.get_logger()
 _LIVE = json_reply(Health("live"))

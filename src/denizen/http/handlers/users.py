@@ -4,13 +4,13 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from denizen.api.shapes import EventPage, UserPage, Why
 from denizen.http.cursors import cursor_after, parse_cursor
 from denizen.http.etags import etag, is_known
 from denizen.http.refusals import InvalidParameter
 from denizen.http.replies import Reply, json_reply, not_modified
 from denizen.http.requests import Request, as_document, json_object
 from denizen.http.services import Services
-from denizen.http.shapes import EventPage, UserPage, Why
 from denizen.http.views import event_document, user_document
 from denizen.http.writes import write, written_reply
 from denizen.limits import page_events_max, page_users_default, page_users_max
