@@ -149,6 +149,12 @@ feed_heal_bucket_events_max = 200
 feed_heal_buckets_max = 256
 
 # Projections
+projector_batch_events_max = 2_000  # of one transaction
+projector_wait_s = 0.2  # for events, before other duties are looked at
+projector_control_s = 0.5  # between two looks at pauses, wishes and new versions
+projector_takeover_s = 0.5  # between two looks whether the projector in charge is gone
+projector_retry_s = 1.0  # after the read database or all shards were lost
+projector_stream_events_max = 100_000  # of a parked stream, read for a retry
 projector_lock_ms = 5_000
 projector_statement_ms = 60_000
 projector_idle_ms = 30_000  # a stopped projector must not hold its checkpoints for ever

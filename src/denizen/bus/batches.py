@@ -39,6 +39,11 @@ class Batch(Struct, frozen=True):
 class Feed(Protocol):
     """Where a projection gets its events from."""
 
+    @property
+    def silence_s(self) -> float:
+        """How old the oldest of the heads is: the seconds since that shard last said how far its buckets are."""
+        ...
+
     async def next_batch(self, max_events: int, max_wait_s: float) -> Batch:
         """The next events, at most `max_events`; as soon as there are some, else an empty batch after `max_wait_s`.
 

@@ -14,6 +14,7 @@ One task listens to the bus, one for each shard heals, and none of them takes mo
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from math import inf
 
 import structlog
 from nats.aio.msg import Msg
@@ -94,6 +95,12 @@ class EventFeed:
         """Continue each of these buckets after the given sequence; see `batches.Feed`."""
         self._sequencer.seek(starts, _now())
         self._room.set()
+
+    @property
+    def silence_s(self) -> float:
+        """How old the oldest of the heads is; see `batches.Feed`."""
+        told = [healer.told for healer in self._healers.values()]
+        return _now() - min(told) if len(told) >= len(self._shards.map.shards) else inf
 
     @property
     def listening(self) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from math import inf
 from typing import Any
 
 import asyncpg
@@ -48,10 +49,15 @@ class Healer:
         self._sequencer = sequencer
         self._until_room = until_room
         self._healed = healed
-        self._asked = -limits.feed_heads_silence_s  # when PostgreSQL was last asked for the heads
+        self._asked = -inf  # when PostgreSQL was last asked for the heads
         self._silent = False  # the shard does not answer
-        self.heard = 0.0  # when a relay last told the heads
+        self.heard = -inf  # when a relay last told the heads
         self.task: asyncio.Task[None] | None = None
+
+    @property
+    def told(self) -> float:
+        """When the shard or its relay last said how far the buckets are."""
+        return max(self.heard, self._asked)
 
     def start(self) -> None:
         """Begin, with a look at every head: the feed may start far behind."""
@@ -80,7 +86,7 @@ class Healer:
 
     async def _ask_heads(self, now: float) -> None:
         """Ask PostgreSQL for the heads, at the start and while no relay tells them."""
-        told = self.heard and now - self.heard < limits.feed_heads_silence_s
+        told = now - self.heard < limits.feed_heads_silence_s
         if self._asked > 0 and (told or now - self._asked < limits.feed_poll_s):
             return
         buckets = self._shards.map.buckets_of(self._shard)

@@ -57,6 +57,10 @@ class Runner:
         known = await registry.parked(self._connection)
         self._parked = {each.stream for each in known if (each.projection, each.version) == self._identity}
 
+    async def close(self) -> None:
+        """Give the connection up."""
+        self._connection.terminate()
+
     async def apply(self, events: Iterable[RecordedEvent]) -> int:
         """Apply what is new of these events; how many that were.
 

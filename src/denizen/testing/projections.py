@@ -9,11 +9,13 @@ model.apply(history.events)
 assert model.row(ann).plan == "gold"
 """
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+from denizen.bus.batches import Batch
 from denizen.events.codec import EVENT_TYPES
 from denizen.events.records import RecordedEvent
 from denizen.invariants import invariant
@@ -123,3 +125,29 @@ class MemoryModel:
                 known[key] = known[key]._replace(**sums)  # type: ignore[attr-defined]
             else:
                 known[key] = row
+
+
+class HistoryFeed:
+    """A feed of a history that may go on growing; see `denizen.bus.batches.Feed`."""
+
+    def __init__(self, history: History, starts: Mapping[Bucket, int]) -> None:
+        self._history = history
+        self._taken = dict(starts)
+        self.silence_s = 0.0
+
+    async def next_batch(self, max_events: int, max_wait_s: float) -> Batch:
+        """The next events, else none after a moment."""
+        heads = {event.position.bucket: int(event.position.sequence) for event in self._history.events}
+        events: list[RecordedEvent] = []
+        for event in self._history.events:
+            bucket, sequence = event.position.bucket, event.position.sequence
+            if len(events) < max_events and sequence == self._taken[bucket] + 1:
+                self._taken[bucket] = sequence
+                events.append(event)
+        if not events:
+            await asyncio.sleep(min(max_wait_s, 0.02))
+        return Batch(events, heads)
+
+    def seek(self, starts: Mapping[Bucket, int]) -> None:
+        """Continue each of these buckets after the given sequence."""
+        self._taken.update(starts)

@@ -1,0 +1,1 @@
+"""The directory: all users, to be searched by name, login name, status, country, attributes and time."""

@@ -1,0 +1,48 @@
+"""What a projector counts, in Prometheus' default registry, and how late its events were lately."""
+
+from collections import deque
+from datetime import UTC, datetime
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from denizen.events.records import RecordedEvent
+
+_SECONDS: Final = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0)
+_RECENT_MAX: Final = 2_000
+
+_applied: Final = Counter("denizen_projection_events", "Events applied", ["projection"])
+_seconds: Final = Histogram(
+    "denizen_projection_lag_seconds", "From an event's recording to its being visible", ["projection"], buckets=_SECONDS
+)
+_behind: Final = Gauge("denizen_projection_behind", "Events known to exist and not applied", ["projection"])
+
+
+class Lag:
+    """How late one projection's events became visible."""
+
+    def __init__(self, projection: str) -> None:
+        self._recent: deque[float] = deque(maxlen=_RECENT_MAX)  # milliseconds
+        self._seconds = _seconds.labels(projection)
+        self._applied = _applied.labels(projection)
+        self._behind = _behind.labels(projection)
+
+    def applied(self, events: list[RecordedEvent], new: int) -> None:
+        """The last `new` of these events have just become visible."""
+        now = datetime.now(UTC)
+        self._applied.inc(new)
+        for event in events[len(events) - new :]:
+            late = max(0.0, (now - event.recorded_at).total_seconds())
+            self._seconds.observe(late)
+            self._recent.append(late * 1000)
+
+    def behind(self, events: int) -> None:
+        """How many events are known to exist and are not applied."""
+        self._behind.set(events)
+
+    def percentiles(self) -> tuple[float | None, float | None]:
+        """p50 and p99 of the last events, in milliseconds; None before the first."""
+        ordered = sorted(self._recent)
+        if not ordered:
+            return None, None
+        return ordered[len(ordered) // 2], ordered[min(len(ordered) - 1, len(ordered) * 99 // 100)]

@@ -1,0 +1,178 @@
+"""The projector: many projections, one feed; pauses, unknown events, parked streams, two projectors."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import asyncpg
+import pytest
+
+from denizen.bus.batches import Batch, Feed
+from denizen.events.codec import UnknownEvent
+from denizen.projections import registry
+from denizen.projections.catalogue import by_name
+from denizen.projections.database import connect_writer
+from denizen.projections.directory.model import DIRECTORY
+from denizen.projections.projector import Projector
+from denizen.projections.registry import Version
+from denizen.sharding.ids import Bucket
+from denizen.testing.postgres import Database
+from denizen.testing.projections import History, HistoryFeed
+from denizen.users.events import AttributesChanged
+
+from .plans import PLANS
+
+PROJECTIONS = by_name([PLANS, DIRECTORY])
+Opener = Callable[[Mapping[Bucket, int]], AbstractAsyncContextManager[Feed]]
+
+
+@pytest.fixture
+async def connection(read_database: Database) -> AsyncIterator[asyncpg.Connection]:
+    connection = await connect_writer(read_database.connect_args)
+    yield connection
+    await connection.close()
+
+
+def opener(history: History) -> Opener:
+    @asynccontextmanager
+    async def open_feed(starts: Mapping[Bucket, int]) -> AsyncIterator[Feed]:
+        yield HistoryFeed(history, starts)
+
+    return open_feed
+
+
+@asynccontextmanager
+async def projecting(database: Database, history: History, open_feed: Opener | None = None) -> AsyncIterator[None]:
+    projector = Projector(database.connect_args, PROJECTIONS, open_feed or opener(history), history.stream)
+    task = asyncio.create_task(projector.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def until(connection: asyncpg.Connection, query: str, expected: Any, *arguments: Any) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                found = await connection.fetchval(query, *arguments)
+            except asyncpg.UndefinedTableError:
+                found = None
+            if found == expected:
+                return
+            await asyncio.sleep(0.03)
+
+
+async def version_of(connection: asyncpg.Connection, name: str) -> Version:
+    return next(version for version in await registry.versions(connection) if version.projection == name)
+
+
+def sign_ups(history: History, users: int) -> None:
+    for _ in range(users):
+        history.register(bucket=7, email=f"u{len(history.events)}@example.com")
+
+
+async def test_every_projection_follows_a_history_that_grows(
+    read_database: Database, connection: asyncpg.Connection
+) -> None:
+    history = History()
+    sign_ups(history, 5)
+    async with projecting(read_database, history):
+        await until(connection, "select count(*) from denizen_read.directory", 5)
+        sign_ups(history, 3)
+        await until(connection, "select count(*) from denizen_read.directory", 8)
+        await until(connection, "select count(*) from denizen_read.plans", 8)
+        await until(
+            connection, "select count(*) from denizen_read.progress where lag_events = 0 and now() - as_of < '9s'", 2
+        )
+
+
+async def test_a_paused_projection_stands_still_while_others_go_on_and_catches_up(
+    read_database: Database, connection: asyncpg.Connection
+) -> None:
+    history = History()
+    sign_ups(history, 2)
+    async with projecting(read_database, history):
+        await until(connection, "select count(*) from denizen_read.plans", 2)
+        assert await registry.pause(connection, "plans", 1, "an operator says so")
+        await asyncio.sleep(1.2)  # it looks every half second
+        sign_ups(history, 2)
+        await until(connection, "select count(*) from denizen_read.directory", 4)
+        assert await connection.fetchval("select count(*) from denizen_read.plans") == 2
+        await registry.resume(connection, "plans", 1)
+        await until(connection, "select count(*) from denizen_read.plans", 4)
+        assert (await version_of(connection, "plans")).reason is None
+
+
+async def test_an_unknown_event_pauses_with_that_reason_and_a_newer_program_goes_on(
+    read_database: Database, connection: asyncpg.Connection
+) -> None:
+    history = History()
+    sign_ups(history, 2)
+
+    class Older(HistoryFeed):
+        async def next_batch(self, max_events: int, max_wait_s: float) -> Batch:
+            batch = await super().next_batch(max_events, max_wait_s)
+            if not batch.events:
+                raise UnknownEvent("event type 99 is unknown to this version: upgrade it")
+            return batch
+
+    @asynccontextmanager
+    async def older(starts: Mapping[Bucket, int]) -> AsyncIterator[Feed]:
+        yield Older(history, starts)
+
+    async with projecting(read_database, history, older):
+        paused = (
+            "select count(*) from denizen_read.projections where state = 'paused' and reason like 'unknown event%99%'"
+        )
+        await until(connection, paused, 2)
+        assert await connection.fetchval("select count(*) from denizen_read.directory") == 2
+    sign_ups(history, 1)
+    async with projecting(read_database, history):
+        await until(connection, "select count(*) from denizen_read.directory", 3)
+
+
+async def test_a_parked_stream_flows_again_when_an_operator_skips_its_event(
+    read_database: Database, connection: asyncpg.Connection
+) -> None:
+    history = History()
+    ann = history.register(bucket=7)
+    history.record(ann, AttributesChanged(changed={"plan": "poison"}))
+    history.record(ann, AttributesChanged(changed={"plan": "gold"}))
+    async with projecting(read_database, history):
+        await until(connection, "select count(*) from denizen_read.parked", 1)
+        await until(connection, "select count(*) from denizen_read.directory", 1)
+        await registry.wish(connection, "plans", ann, "skip")
+        await until(connection, "select count(*) from denizen_read.parked", 0)
+        await until(connection, "select plan from denizen_read.plans", "gold")
+
+
+async def test_a_table_that_is_gone_pauses_its_projection_only(
+    read_database: Database, connection: asyncpg.Connection
+) -> None:
+    history = History()
+    sign_ups(history, 1)
+    async with projecting(read_database, history):
+        await until(connection, "select count(*) from denizen_read.plans", 1)
+        await connection.execute("drop table denizen_read.plan_words_v1 cascade")
+        sign_ups(history, 1)
+        await until(connection, "select count(*) from denizen_read.directory", 2)
+        await until(connection, "select state from denizen_read.projections where projection = 'plans'", "paused")
+        assert "plan_words_v1" in str((await version_of(connection, "plans")).reason)
+
+
+async def test_a_second_projector_waits_and_takes_over(read_database: Database, connection: asyncpg.Connection) -> None:
+    history = History()
+    sign_ups(history, 1)
+    first = asyncio.create_task(
+        Projector(read_database.connect_args, PROJECTIONS, opener(history), history.stream).run()
+    )
+    await until(connection, "select count(*) from denizen_read.plans", 1)
+    async with projecting(read_database, history):
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        sign_ups(history, 4)
+        await until(connection, "select count(*) from denizen_read.plans", 5)
+        await until(connection, "select sum(users)::int from denizen_read.plan_counts", 5)
