@@ -33,6 +33,7 @@ app.command("denizen.cli.verify:app", name="verify", help="Check that events, st
 app.command("denizen.cli.bench:app", name="bench", help="Measure it on this machine.")
 app.command("denizen.cli.demo:app", name="demo", help="A narrated tour, on a deployment of its own.")
 app.command("denizen.cli.raft:app", name="raft", help="A replicated key-value service on Denizen's own Raft.")
+app.command("denizen.cli.relay:app", name="relay", help="Publish a deployment's events, as a process of its own.")
 
 
 def main() -> None:

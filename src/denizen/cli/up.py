@@ -17,7 +17,7 @@ SHARDS_DEFAULT = 4
 
 app = App(
     name="up",
-    help="Start a deployment on this machine: PostgreSQL servers, and the HTTP API.",
+    help="Start a deployment on this machine: PostgreSQL servers, the event bus and the HTTP API.",
     help_epilogue="""
 The first start makes everything and shows an admin key, once. Later starts
 go on with the data. Ctrl-C stops everything in order. Settings come from
@@ -51,11 +51,17 @@ def up(
     pg_bin: Annotated[
         Path | None, Parameter(help="Directory of PostgreSQL's programs. Default: the ones that came with Denizen.")
     ] = None,
+    nats_url: Annotated[
+        list[str] | None,
+        Parameter(
+            help="Use this NATS server, nats://user:password@host:port, or repeat it for a cluster.", negative=""
+        ),
+    ] = None,
     config: Annotated[
         Path | None, Parameter(help="Configuration file. Default: denizen.toml in the data directory.")
     ] = None,
     gateway: Annotated[
-        bool, Parameter(help="Serve the HTTP API; without it only the shards run.", negative="--no-gateway")
+        bool, Parameter(help="Serve the HTTP API and events; without it only the shards run.", negative="--no-gateway")
     ] = True,
     detach: Annotated[bool, Parameter(help="Go on in the background once everything runs.", negative="")] = False,
     json: JsonOption = False,
@@ -66,6 +72,7 @@ def up(
         "deployment.shards": shards,
         "deployment.shard_dsns": shard_dsn or None,
         "gateway.listen": listen,
+        "bus.servers": nats_url or None,
         "postgres.bin": str(pg_bin.expanduser().absolute()) if pg_bin else None,
     }
     settings = load_config(config_file(directory, config), flags=flags)
@@ -128,4 +135,6 @@ def _own_arguments(directory: Path, flags: dict[str, Any], config: Path | None, 
             arguments += [flag, str(flags[key])]
     for dsn in flags["deployment.shard_dsns"] or ():
         arguments += ["--shard-dsn", dsn]
+    for url in flags["bus.servers"] or ():
+        arguments += ["--nats-url", url]
     return [*arguments, *(["--config", str(config.expanduser().absolute())] if config else [])]

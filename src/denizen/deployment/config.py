@@ -62,18 +62,40 @@ class PostgresSection(Struct, frozen=True, forbid_unknown_fields=True):
         return parse_size(self.memory) if self.memory else None
 
 
+class BusSection(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[bus]`: how events reach read models and other services."""
+
+    enabled: bool = True
+    servers: tuple[str, ...] = ()  # nats://user:password@host:port of a server or cluster; none: one of our own
+    retention_h: float = 24.0  # how long an event stays on the bus
+    retention_size: str = "1GB"
+    replicas: int = 1  # of the streams, on a cluster
+
+    @property
+    def retention_s(self) -> int:
+        """How long an event stays on the bus."""
+        return int(self.retention_h * 3600)
+
+    @property
+    def retention_bytes(self) -> int:
+        """How much of the newest events stays on the bus."""
+        return parse_size(self.retention_size)
+
+
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """The whole configuration, checked."""
 
     deployment: DeploymentSection = field(default_factory=DeploymentSection)
     gateway: GatewaySection = field(default_factory=GatewaySection)
     postgres: PostgresSection = field(default_factory=PostgresSection)
+    bus: BusSection = field(default_factory=BusSection)
 
 
 SECTIONS: dict[str, type[Struct]] = {
     "deployment": DeploymentSection,
     "gateway": GatewaySection,
     "postgres": PostgresSection,
+    "bus": BusSection,
 }
 
 
@@ -186,11 +208,30 @@ def _check(config: Config, origins: Mapping[str, str]) -> None:
         raise wrong("postgres.memory", postgres.memory, 'a size such as "512MB" or "8GB", at least 128MB', origins)
     if not 20 <= postgres.max_connections <= 10_000:
         raise wrong("postgres.max_connections", postgres.max_connections, "a number from 20 to 10000", origins)
+    _check_bus(config.bus, origins)
     for name in postgres.settings:
         if name in RESERVED_SETTINGS:
             raise wrong("postgres.settings", name, "Denizen decides this setting itself; leave it out", origins)
         if not re.fullmatch(r"[a-z_][a-z0-9_.]*", name):
             raise wrong("postgres.settings", name, "a name of a PostgreSQL setting, in lower case", origins)
+
+
+def _check_bus(bus: BusSection, origins: Mapping[str, str]) -> None:
+    for server in bus.servers:
+        shown = hide_password(server)
+        try:
+            parts = urlsplit(server)
+            known = parts.scheme in ("nats", "tls") and parts.hostname and (parts.port or True)
+        except ValueError:
+            known = False
+        if not known:
+            raise wrong("bus.servers", shown, "nats://user:password@host:port, or tls:// for an encrypted one", origins)
+    if not 0.1 <= bus.retention_h <= 24 * 365:
+        raise wrong("bus.retention_h", bus.retention_h, "hours from 0.1 to 8760", origins)
+    if bus.retention_bytes < 16 * MIB:
+        raise wrong("bus.retention_size", bus.retention_size, 'a size such as "512MB", at least 16MB', origins)
+    if bus.replicas not in (1, 3, 5):
+        raise wrong("bus.replicas", bus.replicas, "1, 3 or 5", origins)
 
 
 def _check_dsns(dsns: tuple[str, ...], origins: Mapping[str, str]) -> None:

@@ -7,7 +7,8 @@
     engine/           a copy of PostgreSQL's programs, only where root runs us from a closed directory
     run/              lock, state.json (ports and pids of the running servers), Unix sockets
     logs/             denizen.log, gateway.log, s1.log ...
-    secrets/          the password of the PostgreSQL servers
+    bus/              the NATS server's store; may be lost
+    secrets/          the passwords of the PostgreSQL servers and of the bus, and how to reach the bus
 
 `deployment.json` holds the hash seed: without it no login name is found. Lost ports are found again, a lost seed is
 not; that is why the two are kept apart.
@@ -25,6 +26,7 @@ from uuid import UUID, uuid4
 import msgspec
 from msgspec import Struct, structs
 
+from denizen.bus.settings import BusSettings
 from denizen.deployment.lock import DirectoryLock
 from denizen.deployment.state import RunState, read_state
 from denizen.errors import BadDeployment
@@ -34,6 +36,7 @@ from denizen.sharding.ids import ShardId
 
 FORMAT = 1
 RECORD = "deployment.json"
+BUS = "secrets/bus.json"
 
 
 class ShardRecord(Struct, frozen=True, omit_defaults=True):
@@ -125,6 +128,30 @@ class Deployment:
             raise BadDeployment(
                 f"the password of the PostgreSQL servers, {self.password_path}, cannot be read: {error.strerror}"
             ) from error
+
+    @property
+    def bus(self) -> BusSettings | None:
+        """How to reach the bus, as the supervisor last wrote it; None if the deployment has none."""
+        try:
+            return msgspec.json.decode((self.directory / BUS).read_bytes(), type=BusSettings)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.DecodeError) as error:
+            raise BadDeployment(f"{self.directory / BUS} cannot be read ({error}); the next start makes it") from error
+
+    def write_bus(self, settings: BusSettings | None) -> None:
+        """Write down how to reach the bus, or that there is none."""
+        if settings is None:
+            (self.directory / BUS).unlink(missing_ok=True)
+        else:
+            write_private(self.directory / BUS, msgspec.json.encode(settings))
+
+    def bus_password(self) -> str:
+        """Return the password of our own NATS server; drawn when it is first asked for."""
+        path = self.directory / "secrets" / "nats-password"
+        if not path.exists():
+            write_private(path, secrets.token_urlsafe(24).encode() + b"\n")
+        return path.read_text().strip()
 
     def _server(self, shard: ShardRecord, state: RunState) -> ShardServer:
         if shard.dsn is not None:

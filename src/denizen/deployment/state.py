@@ -36,6 +36,14 @@ class GatewayState(Struct, frozen=True):
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
 
+class ProcessState(Struct, frozen=True):
+    """A process of the event plane; `port` where others reach it."""
+
+    pid: int | None = None
+    restarts: int = 0
+    port: int | None = None
+
+
 class RunState(Struct, frozen=True):
     """Everything that the supervisor runs; empty before the first start."""
 
@@ -45,6 +53,8 @@ class RunState(Struct, frozen=True):
     ready: bool = False
     shards: dict[str, ServerState] = {}
     gateway: GatewayState | None = None
+    bus: ProcessState | None = None
+    processes: dict[str, ProcessState] = {}
 
 
 def read_state(path: Path) -> RunState:

@@ -1,8 +1,9 @@
 """The one process that owns a deployment's servers: it starts them in order, keeps them running, and stops them.
 
-    start   lock → PostgreSQL servers (side by side) → databases and migrations (side by side) → gateway → ready
-    keep    a server or gateway that ends by itself is started again, at once at first, then less often
-    stop    gateway (finishes its requests) → PostgreSQL servers (fast shutdown) → lock
+    start   lock → PostgreSQL servers (side by side) → databases and migrations (side by side) → bus → gateway
+            → event processes → ready
+    keep    a server or process that ends by itself is started again, at once at first, then less often
+    stop    gateway (finishes its requests) → event processes → PostgreSQL servers (fast shutdown) → bus → lock
 
 It owns them by the operating system's means: they are its children, and the kernel ends them if it is killed. What a
 killed supervisor left all the same (elsewhere than Linux) is stopped by the next start.
@@ -22,6 +23,7 @@ from denizen import __version__
 from denizen.deployment.admin_key import create_admin_key
 from denizen.deployment.birth import ensure_map, prepare_shard
 from denizen.deployment.config import Config
+from denizen.deployment.event_plane import EventPlane
 from denizen.deployment.gateway import GatewayProcess, stop_leftover_gateway
 from denizen.deployment.keeping import Child, keep_running
 from denizen.deployment.layout import Deployment
@@ -70,6 +72,7 @@ class Supervisor:
         self.config = config
         self.narrator = narrator
         self.gateway = GatewayProcess(deployment, config.gateway) if gateway else None
+        self.events = EventPlane(deployment, config.bus) if gateway and config.bus.enabled else None
         self.servers: Servers | None = None
         self._stopping = asyncio.Event()
         self._signals = 0
@@ -122,11 +125,14 @@ class Supervisor:
             self.gateway.choose_port()
         await self._start_servers()
         await self._prepare_shards()
+        await self._start_bus()
         admin_key = None if self.deployment.record.born else await create_admin_key(self.deployment)
         if self.gateway:
             self.narrator.step("Starting the gateway")
             await self.gateway.launch()
             self.narrator.done(f"Gateway on {self.gateway.running_state().url}")
+        if self.events:
+            await self.events.start_processes()
         self._write_state(ready=True)
         self.narrator.ready(
             Ready(
@@ -169,31 +175,58 @@ class Supervisor:
         count = f"{len(shards)} shards ready" if len(shards) > 1 else "1 shard ready"
         self.narrator.done(count + (f", {ran} migrations applied" if ran else ""))
 
+    async def _start_bus(self) -> None:
+        if self.events is None:
+            self.deployment.write_bus(None)
+            return
+        self.narrator.step("Starting the event bus")
+        await self.events.start_bus()
+        ours = self.events.server
+        self.narrator.done(f"Event bus runs: {ours.url}" if ours else "Event bus: the one that is configured")
+
     async def _keep(self, stopping: "asyncio.Task[bool]") -> None:
         children: list[Child] = [*(self.servers.processes if self.servers else ())]
         if self.gateway:
             children.append(self.gateway)
+        if self.events:
+            children += self.events.children
         self._keepers = [asyncio.create_task(keep_running(child, self._note)) for child in children]
         ended, _ = await asyncio.wait({stopping, *self._keepers}, return_when=asyncio.FIRST_COMPLETED)
         for task in ended:
             task.result()  # a keeper ends only by a defect, which must not pass silently
 
     def _note(self, text: str) -> None:
-        before = self._state.shards
+        before = self._ports()
         self._write_state(ready=True)
         self.narrator.note(text)
-        if any(server.port != before[name].port for name, server in self._state.shards.items()) and self.gateway:
-            self.gateway.kill()  # it holds addresses that are no longer right; its keeper starts it again
+        if self._ports() != before:
+            self._restart_dependents()
+
+    def _ports(self) -> list[int | None]:
+        servers = [server.port for server in self._state.shards.values()]
+        return [*servers, self._state.bus.port if self._state.bus else None]
+
+    def _restart_dependents(self) -> None:
+        """They hold addresses that are no longer right; their keepers start them again."""
+        if self.events:
+            self.events.write_settings()
+            self.events.kill_processes()
+        if self.gateway:
+            self.gateway.kill()
 
     async def _stop(self) -> None:
         if self.gateway and self.gateway.pid is not None:
             self.narrator.step("Stopping the gateway")
             await self.gateway.stop()
             self.narrator.done("Gateway stopped")
+        if self.events:
+            await self.events.stop_processes()
         if self.servers and any(process.pid for process in self.servers.processes):
             self.narrator.step("Stopping PostgreSQL")
             await self.servers.stop()
             self.narrator.done("PostgreSQL stopped")
+        if self.events:
+            await self.events.stop_bus()
         self._state = structs.replace(self._state, pid=None, ready=False)
         self._write_state()
 
@@ -204,6 +237,12 @@ class Supervisor:
             self._state = structs.replace(self._state, shards=shards)
         if self.gateway and self.gateway.port:
             self._state = structs.replace(self._state, gateway=self.gateway.running_state())
+        if self.events:
+            processes = {process.name: process.running_state() for process in self.events.processes}
+            bus = self.events.server.running_state() if self.events.server else None
+            self._state = structs.replace(self._state, bus=bus, processes=processes)
+        else:
+            self._state = structs.replace(self._state, bus=None, processes={})
         write_state(self.deployment.state_path, self._state)
 
 
