@@ -41,13 +41,15 @@ def _objection(state: State, event: Propose) -> Refusal | None:
     if state.leading.transfer_to != NO_NODE:
         return Refusal.TRANSFERRING
     log, settings = state.log, state.settings
+    if len(event.commands) > settings.uncommitted_entries_max:
+        return Refusal.TOO_LARGE
+    if any(len(command) > bounds.entry_bytes_max for command in event.commands):
+        return Refusal.TOO_LARGE
     waiting = log.last_index - state.commit
-    if waiting + len(event.commands) > settings.uncommitted_entries_max + 1:  # the term's own first entry is free
+    if waiting + len(event.commands) > settings.uncommitted_entries_max:
         return Refusal.BUSY
     if waiting and log.bytes_after(state.commit) + sum(map(len, event.commands)) > settings.uncommitted_bytes_max:
         return Refusal.BUSY
-    if any(len(command) > bounds.entry_bytes_max for command in event.commands):
-        return Refusal.TOO_LARGE
     return None
 
 

@@ -125,11 +125,12 @@ class Options:
         """Answers take as long as the shortest time-outs: elections collide, and leaders fall as soon as they rise."""
         self.founders, self.spares, self.clients = rng.choice((3, 5, 5)), 0, 1
         self.election_ms, self.heartbeat_ms = 30, 10
-        self.delay_us, self.loss = 10_000, 0.1
+        self.delay_us = 10_000
+        self.loss, self.duplication, self.late = rng.choice((0.0, 0.1)), 0.0, rng.choice((0.05, 0.1))
         self.pre_vote, self.check_quorum, self.lease_reads = False, rng.random() < 0.3, False
         self.delicate, self.append_entries_max = 0.3, rng.choice((1, 1, 3))
         self.quick_restarts = rng.random() < 0.7
-        self.chaos_us, self.think_us, self.snapshot_every = 2_500_000, 15_000, 1_000
+        self.chaos_us, self.think_us, self.snapshot_every = 2_500_000, rng.choice((5_000, 15_000)), 1_000
         self.faults = {"crash": 2, "isolate_leader": 2, "heal": 6}
         self.fault_every_us = 30_000
 
