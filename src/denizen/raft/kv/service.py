@@ -172,13 +172,14 @@ class KeyValueService:
             raise translated(error) from error
 
     async def _end_leases(self) -> None:
-        while True:
-            await asyncio.sleep(LEASE_CHECK_S)
-            self.term = self._node.status().term
-            term = self.term if self._node.is_leader else None
-            for lease in self._clock.expired(self.store.leases, term, self._loop.time()):
-                with contextlib.suppress(errors.KeyValueError):  # another leader, or a later round, sees to it
-                    await self.submit(RevokeLease(lease))
+        with contextlib.suppress(raft.Stopped):  # whoever runs the node sees to that
+            while True:
+                await asyncio.sleep(LEASE_CHECK_S)
+                self.term = self._node.status().term
+                term = self.term if self._node.is_leader else None
+                for lease in self._clock.expired(self.store.leases, term, self._loop.time()):
+                    with contextlib.suppress(errors.KeyValueError):  # another leader, or a later round, sees to it
+                        await self.submit(RevokeLease(lease))
 
 
 def _seen(task: asyncio.Task[None]) -> None:

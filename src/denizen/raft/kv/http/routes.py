@@ -2,13 +2,16 @@
 
 import hashlib
 import hmac
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, TypeVar
 
 import msgspec
 
+from denizen.raft import errors as raft
 from denizen.raft.kv import errors
+from denizen.raft.kv.batching import translated
 from denizen.raft.kv.http import bodies
 from denizen.raft.kv.http.protocol import Connection, HttpRequest, response
 from denizen.raft.kv.model import (
@@ -27,6 +30,7 @@ from denizen.raft.kv.watching import WatchQuery
 Route = Callable[[HttpRequest, Connection], Awaitable[bytes | None]]
 T = TypeVar("T")
 
+_log = logging.getLogger(__name__)
 json = msgspec.json.Encoder().encode
 _decode_put = msgspec.json.Decoder(bodies.PutBody).decode
 
@@ -93,8 +97,14 @@ class Dispatcher:
         except errors.KeyValueError as error:
             self.refused += 1
             return self.problem(head.path, error)
+        except raft.RaftError as error:
+            self.refused += 1
+            return self.problem(head.path, translated(error))
         except ConnectionResetError:
             return None
+        except Exception:
+            _log.exception("a defect met while answering %s %s", head.method, head.path)
+            return self.problem(head.path, errors.KeyValueError("a defect of ours; the node's log has the details"))
 
     def _authenticate(self, given: str) -> None:
         if not hmac.compare_digest(given.removeprefix("Bearer ").encode(), self._token):
