@@ -44,6 +44,7 @@ _REMEDIES: Final[Mapping[type[DenizenError], str]] = {
     errors.WrongStatus: "Get the user and look at its `status`.",
     errors.UserDeleted: "The user is gone for good; its history can still be read.",
     errors.VersionConflict: "Get the user again and repeat the change on its present version.",
+    refusals.LengthRequired: "Send `Content-Length`.",
     refusals.BodyTooLarge: "Send less; large batches go in parts.",
     refusals.UriTooLong: "Send a shorter path and query.",
     refusals.UnsupportedMediaType: "Send `Content-Type: application/json`.",
@@ -116,7 +117,7 @@ def problem_reply(error: DenizenError, request_id: str) -> Reply:
         headers.append(("www-authenticate", 'Bearer realm="denizen"'))
     if isinstance(error, refusals.MethodNotAllowed):
         headers.append(("allow", error.allow))
-    if error.status in (408, 413):
+    if error.status in (408, 411, 413):
         headers.append(("connection", "close"))  # the rest of the body is not wanted
     if error.retryable:
         headers.append(("retry-after", str(error.facts.get("retry_after_s", 1))))

@@ -65,6 +65,12 @@ class BodyTimeout(DenizenError):
     code, status, title = "body_timeout", 408, "Body too slow"
 
 
+class LengthRequired(DenizenError):
+    """The body comes in chunks, without a length: its end could not be told from a broken connection."""
+
+    code, status, title = "length_required", 411, "Length required"
+
+
 class BodyTooLarge(DenizenError):
     """The body has more bytes than this route takes."""
 

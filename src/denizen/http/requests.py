@@ -25,9 +25,10 @@ from denizen.http.refusals import (
     BodyTooLarge,
     InvalidHeader,
     InvalidParameter,
+    LengthRequired,
     UnsupportedMediaType,
 )
-from denizen.limits import body_bytes_max, body_read_s
+from denizen.limits import body_read_s
 from denizen.service import Context
 from denizen.service.keys import KeyInfo
 from denizen.sharding.ids import parse_user_id
@@ -68,8 +69,6 @@ class Transport(Protocol):
     """The part of granian's RSGI protocol that we use."""
 
     async def __call__(self) -> bytes: ...
-
-    def __aiter__(self) -> Any: ...
 
     def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None: ...
 
@@ -141,13 +140,15 @@ class Request:
         if optional and (declared == "0" or (declared is None and self.headers.get("transfer-encoding") is None)):
             return b""
         self._check_media_type()
-        limit = self.route.body_bytes_max if self.route is not None else body_bytes_max
+        if declared is None:
+            if self.headers.get("transfer-encoding") is None:
+                return b""
+            raise LengthRequired("send the body with `Content-Length`, not in chunks")
+        limit: int = self.route.body_bytes_max
+        if int(declared) > limit:
+            raise BodyTooLarge(f"the body may have at most {limit} bytes", limit_bytes=limit)
         try:
             async with asyncio.timeout(body_read_s):
-                if declared is None:
-                    return await self._chunked(limit)
-                if int(declared) > limit:
-                    raise BodyTooLarge(f"the body may have at most {limit} bytes", limit_bytes=limit)
                 raw = await self._transport()
         except TimeoutError:
             raise BodyTimeout(f"the body did not arrive within {body_read_s:g} seconds") from None
@@ -156,15 +157,6 @@ class Request:
         if len(raw) != int(declared):
             raise BodyCutOff("the body ended before its declared length")
         return raw
-
-    async def _chunked(self, limit: int) -> bytes:
-        parts, size = [], 0
-        async for part in self._transport:
-            size += len(part)
-            if size > limit:
-                raise BodyTooLarge(f"the body may have at most {limit} bytes", limit_bytes=limit)
-            parts.append(part)
-        return b"".join(parts)
 
     def _check_media_type(self) -> None:
         given = self.headers.get("content-type")

@@ -39,6 +39,7 @@ _OF_BODIES: Final[Problems] = (
     refusals.MalformedJson,
     refusals.BodyCutOff,
     refusals.BodyTimeout,
+    refusals.LengthRequired,
     refusals.BodyTooLarge,
     refusals.UnsupportedMediaType,
     errors.Invalid,
