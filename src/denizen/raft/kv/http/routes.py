@@ -102,8 +102,10 @@ class Dispatcher:
             return self.problem(head.path, translated(error))
         except ConnectionResetError:
             return None
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever it is, the client gets an answer and the log the traceback
             _log.exception("a defect met while answering %s %s", head.method, head.path)
+            if connection.streaming:
+                return None
             return self.problem(head.path, errors.KeyValueError("a defect of ours; the node's log has the details"))
 
     def _authenticate(self, given: str) -> None:
