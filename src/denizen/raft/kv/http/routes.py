@@ -83,7 +83,6 @@ class Dispatcher:
     def __init__(self, token: str, routes: dict[tuple[str, str], Route]) -> None:
         self._token = token.encode()
         self._routes = routes
-        self.refused = 0
 
     async def __call__(self, request: HttpRequest, connection: Connection) -> bytes | None:
         head = request.head
@@ -95,10 +94,8 @@ class Dispatcher:
                 self._authenticate(head.headers.get("authorization", ""))
             return await route(request, connection)
         except errors.KeyValueError as error:
-            self.refused += 1
             return self.problem(head.path, error)
         except raft.RaftError as error:
-            self.refused += 1
             return self.problem(head.path, translated(error))
         except ConnectionResetError:
             return None
