@@ -1,0 +1,118 @@
+"""Reading the read models: a pool of connections, and how fresh the answers are.
+
+Readers take no locks of the projector and never wait for it, unless they ask to: a session that has written names its
+position, and waits a bounded time until the model has it. Every answer says how fresh it is.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any, Final
+
+import asyncpg
+from msgspec import Struct
+
+from denizen import limits
+from denizen.errors import Unavailable
+from denizen.events.lanes import BROKEN, PASSING
+from denizen.events.store import close_pool
+from denizen.projections.database import use_json
+from denizen.sharding.ids import Position
+
+_SETTINGS: Final = {
+    "application_name": "denizen reader",
+    "timezone": "UTC",
+    "jit": "off",
+    "statement_timeout": str(limits.search_statement_ms),
+    "default_transaction_read_only": "on",
+    # The best plan depends on the values: a prefix of one letter is not one of ten.
+    "plan_cache_mode": "force_custom_plan",
+    # Answers come in the order of an index and end with the page: never by looking at everything first.
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "enable_seqscan": "off",
+}
+_FRESHNESS: Final = """
+    select p.as_of, p.lag_events, p.at, clock_timestamp()
+    from denizen_read.projections v left join denizen_read.progress p using (projection, version)
+    where v.projection = $1 and v.live
+"""
+_REACHED: Final = """
+    select c.sequence >= $3
+    from denizen_read.projections v join denizen_read.checkpoints c using (projection, version)
+    where v.projection = $1 and v.live and c.bucket = $2
+"""
+
+
+class Freshness(Struct, frozen=True):
+    """Everything recorded until `as_of` is in the model; None: nobody knows. `lag_events` were waiting then."""
+
+    as_of: datetime | None
+    lag_events: int | None
+
+
+class ReadModels:
+    """The read database, as a gateway uses it. Connections are made when they are needed."""
+
+    def __init__(self, connect_args: Mapping[str, Any], connections: int = limits.read_connections) -> None:
+        self._connect_args = connect_args
+        self._connections = connections
+        self._pool: asyncpg.Pool | None = None
+
+    async def start(self) -> None:
+        """Open the pool; nothing is connected yet."""
+        self._pool = await asyncpg.create_pool(
+            **{**self._connect_args, "server_settings": _SETTINGS | self._connect_args.get("server_settings", {})},
+            min_size=0,
+            max_size=self._connections,
+            init=use_json,
+            timeout=limits.read_deadline_s,
+            command_timeout=limits.search_statement_ms / 1000 + limits.read_deadline_s,
+        )
+
+    async def stop(self) -> None:
+        """Close every connection."""
+        if self._pool is not None:
+            await close_pool(self._pool)
+
+    async def __aenter__(self) -> "ReadModels":
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    @asynccontextmanager
+    async def reader(self) -> AsyncIterator[asyncpg.Connection]:
+        """A connection; `Unavailable` if the read database does not answer, or not in time."""
+        if self._pool is None:
+            raise Unavailable("the read models are not started")
+        try:
+            async with self._pool.acquire(timeout=limits.read_deadline_s) as connection:
+                yield connection
+        except asyncpg.QueryCanceledError as error:
+            raise Unavailable("the search took too long: narrow it down, or leave the sorting out") from error
+        except (*BROKEN, *PASSING) as error:
+            raise Unavailable("the read models do not answer") from error
+        except (asyncpg.UndefinedTableError, asyncpg.InvalidCatalogNameError) as error:
+            raise Unavailable("the read models are not made yet: the projector has not run") from error
+
+    async def freshness(self, connection: asyncpg.Connection, projection: str) -> Freshness:
+        """How fresh the live version is."""
+        row = await connection.fetchrow(_FRESHNESS, projection)
+        return Freshness(None, None) if row is None else Freshness(row["as_of"], row["lag_events"])
+
+    async def wait_for(self, projection: str, position: Position, seconds: float) -> bool:
+        """Wait until the live version has this position, at most `seconds`; whether it has."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        pause = limits.position_poll_s_min
+        while True:
+            async with self.reader() as connection:
+                if await connection.fetchval(_REACHED, projection, position.bucket, int(position.sequence)):
+                    return True
+            if loop.time() + pause > deadline:
+                return False
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, limits.position_poll_s_max)
