@@ -22,6 +22,7 @@ session_results_max = 1_024
 
 # Transport
 frame_bytes_max = 32 << 20
+forwarded_bytes_max = 8 << 20
 handshake_bytes_max = 4_096
 handshake_s = 5.0
 connect_s = 2.0

@@ -19,9 +19,13 @@ class Recorder:
     def __init__(self) -> None:
         self.commands: list[bytes] = []
 
-    def apply(self, index: int, command: bytes) -> int:
+    def apply(self, index: int, command: bytes) -> Any:
         if command == b"refuse me":
             raise ValueError("refused, as it asked for")
+        if command.startswith(b"answer bytes "):
+            return b"y" * int(command.removeprefix(b"answer bytes "))
+        if command == b"answer an object":
+            return object()
         self.commands.append(command)
         return len(self.commands)
 

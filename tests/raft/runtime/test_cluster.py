@@ -57,6 +57,18 @@ async def test_errors_say_what_happened(tmp_path):
             await cluster.nodes[1].propose(b"x")
 
 
+async def test_many_large_commands_and_results_pass_between_nodes(tmp_path):
+    async with Cluster(tmp_path, 3) as cluster:
+        follower = await cluster.follower()
+        assert len(await asyncio.gather(*(follower.propose(b"x" * 1_000_000) for _ in range(40)))) == 40
+        results = await asyncio.gather(*(follower.propose(b"answer bytes 1000000") for _ in range(40)))
+        assert [len(result) for result in results] == [1_000_000] * 40
+        with pytest.raises(CommandFailed, match="applied, but its result of 9000000 bytes"):
+            await follower.propose(b"answer bytes 9000000")
+        with pytest.raises(CommandFailed, match="applied, but its result cannot be sent"):
+            await follower.propose(b"answer an object")
+
+
 async def test_without_a_majority_nothing_is_answered_and_errors_are_honest(tmp_path):
     async with Cluster(tmp_path, 3) as cluster:
         leader = await cluster.leader()

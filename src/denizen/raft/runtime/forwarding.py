@@ -6,12 +6,12 @@ Numbers are the follower's own. A reply that does not come (the leader died, a l
 a request that could not be sent was certainly not proposed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
 
-from denizen.raft import errors
+from denizen.raft import errors, limits
 from denizen.raft.errors import NoLeader, OutcomeUnknown, Overloaded, RaftError
 from denizen.raft.messages import MalformedMessage
 from denizen.raft.runtime.envelope import is_whole
@@ -20,7 +20,8 @@ from denizen.raft.runtime.pending import Waiter
 REQUESTS, REPLIES = b"\x02", b"\x03"
 
 _Requests = list[tuple[int, bytes]]
-_Replies = list[tuple[int, str | None, Any]]
+_Reply = tuple[int, str | None, Any]
+_Replies = list[_Reply]
 _decode_requests = msgspec.msgpack.Decoder(_Requests).decode
 _decode_replies = msgspec.msgpack.Decoder(_Replies).decode
 _encode = msgspec.msgpack.Encoder().encode
@@ -94,12 +95,14 @@ class Forwarding:
         if self._requests:
             gathered, self._requests = self._requests, {}
             for leader, requests in gathered.items():
-                if not self._send(leader, REQUESTS + _encode(requests)):
-                    for number, _ in requests:
-                        self._end(number, NoLeader("the leader cannot be reached from here; try again"))
+                for part, frame in _frames(REQUESTS, requests):
+                    if not self._send(leader, frame):
+                        for number, _ in part:
+                            self._end(number, NoLeader("the leader cannot be reached from here; try again"))
         for peer, replies in self._replies.items():
             if replies:
-                self._send(peer, REPLIES + _encode_replies(replies))
+                for _, frame in _frames(REPLIES, [_sendable(reply) for reply in replies]):
+                    self._send(peer, frame)
                 replies.clear()
 
     def lost(self, peer: int) -> None:
@@ -123,17 +126,26 @@ class Forwarding:
             asked[1].tell(outcome)
 
 
-def _encode_replies(replies: _Replies) -> bytes:
-    try:
-        return _encode(replies)
-    except TypeError:
-        return _encode([_sendable(reply) for reply in replies])
+def _frames(kind: bytes, items: list[Any]) -> Iterator[tuple[list[Any], bytes]]:
+    """The items in as few frames as the size of a frame allows, each with its items."""
+    frame = kind + _encode(items)
+    if len(frame) <= limits.forwarded_bytes_max or len(items) == 1:
+        yield items, frame
+        return
+    half = len(items) // 2
+    yield from _frames(kind, items[:half])
+    yield from _frames(kind, items[half:])
 
 
-def _sendable(reply: tuple[int, str | None, Any]) -> tuple[int, str | None, Any]:
-    """The reply itself, or an error instead of a result that MessagePack cannot hold. The command was applied."""
+def _sendable(reply: _Reply) -> _Reply:
+    """The reply itself, or an error instead of a result that cannot be sent. The command was applied either way."""
+    number, code, value = reply
+    if code is not None or value is None or isinstance(value, bool | int | float):
+        return reply
     try:
-        _encode(reply)
+        size = len(value) if isinstance(value, bytes) else len(_encode(value))
     except TypeError as error:
-        return reply[0], "command_failed", f"applied, but its result cannot be sent to another node: {error}"
+        return number, "command_failed", f"applied, but its result cannot be sent to another node: {error}"
+    if size > limits.forwarded_bytes_max:
+        return number, "command_failed", f"applied, but its result of {size} bytes is too large for another node"
     return reply

@@ -12,7 +12,6 @@ class Metrics:
     """Counters since the node started; all of them only rise."""
 
     proposals: int = 0
-    proposals_refused: int = 0
     proposals_forwarded: int = 0
     entries_applied: int = 0
     reads: int = 0
