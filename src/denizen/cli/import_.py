@@ -37,7 +37,7 @@ Examples:
 
 @app.default
 def import_(
-    file: Annotated[str, Parameter(help="The file; - for standard input.")],
+    file: Annotated[str, Parameter(allow_leading_hyphen=True, help="The file; - for standard input.")],
     /,
     *,
     data: DataOption = None,

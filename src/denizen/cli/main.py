@@ -4,6 +4,7 @@ Every command that prints takes `--json`. Exit codes: 0 done, 1 it ran and the a
 rejected, a request refused), 2 it was called wrongly, 130 interrupted.
 """
 
+import os
 import sys
 
 from cyclopts import App
@@ -33,6 +34,9 @@ app.command("denizen.cli.verify:app", name="verify", help="Check that events, st
 app.command("denizen.cli.bench:app", name="bench", help="Measure it on this machine.")
 app.command("denizen.cli.demo:app", name="demo", help="A narrated tour, on a deployment of its own.")
 app.command("denizen.cli.raft:app", name="raft", help="A replicated key-value service on Denizen's own Raft.")
+app.command(
+    "denizen.cli.projector:app", name="projector", help="Keep a deployment's read models, as a process of its own."
+)
 app.command("denizen.cli.relay:app", name="relay", help="Publish a deployment's events, as a process of its own.")
 
 
@@ -43,5 +47,8 @@ def main() -> None:
     except DenizenError as error:
         print(f"denizen: {error}", file=sys.stderr)
         sys.exit(1)
+    except BrokenPipeError:  # whoever read our output, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except KeyboardInterrupt:
         sys.exit(130)

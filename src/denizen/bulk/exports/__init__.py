@@ -1,0 +1,1 @@
+"""All users to a file, streamed from every shard."""
