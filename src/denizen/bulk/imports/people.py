@@ -5,6 +5,7 @@ what it did before. Nothing of them can be guessed without the key. A command th
 never be done any more; the next attempt has another command id and the same user id.
 """
 
+from collections.abc import Iterable
 from struct import Struct
 from typing import Any, Final
 from uuid import UUID
@@ -13,6 +14,7 @@ import msgspec
 from xxhash import xxh3_64_intdigest, xxh3_128_digest
 
 from denizen.bulk.imports import rows
+from denizen.bulk.imports.fates import Fate
 from denizen.errors import Invalid
 from denizen.events.codec import codec
 from denizen.events.login_name_events import LoginNameConfirmed, LoginNameReserved
@@ -28,7 +30,7 @@ from denizen.users.state import User, login_names
 _RESERVE, _CONFIRM = (
     1,
     2,
-)  # the steps' numbers in service/login_names.py: a step's command id is the reservation's xor it
+)  # as in service/login_names.py: a step's command id is the reservation's xor this
 _NOISE: Final = (1 << 62) - 1
 _id: Final = Struct(">QQ").pack
 
@@ -50,64 +52,62 @@ def _kind_of(event: Any) -> tuple[int, int]:
     return number, schema
 
 
+_BYTE: Final = [bytes((value,)) for value in range(256)]
+_TWO_BYTES: Final = [(0x8000 | bucket).to_bytes(2, "big") for bucket in range(BUCKETS)]
 _SAMPLE: Final = (1, "a", UUID(int=0), UUID(int=0))
 _RESERVED: Final = _kind_of(LoginNameReserved(*_SAMPLE))
 _CONFIRMED: Final = _kind_of(LoginNameConfirmed(*_SAMPLE))
 _REGISTERED: Final = _kind_of(UserRegistered())
 
 
-class Person:
+class Person(msgspec.Struct, gc=False, eq=False):
     """One accepted line: a user to be, its rows without sequence and moment, and its names in its own bucket."""
 
-    __slots__ = ("attempt", "bucket", "command", "data", "events", "fate", "home", "home_rows", "id", "line", "user")
-
-    def __init__(self, line: int, user_id: bytes, bucket: int, command: bytes) -> None:
-        self.line = line
-        self.id = user_id
-        self.bucket = bucket
-        self.command = command
-        self.attempt = 1
-        self.data: list[tuple[int, int, bytes]] = []
-        self.events: list[bytes] = []
-        self.user = b""
-        self.home: list[tuple[int, bytes]] = []
-        self.home_rows = b""
-        self.fate: Any = None
+    line: int
+    id: bytes
+    bucket: int
+    command: bytes
+    attempt: int = 1
+    data: tuple[tuple[int, int, bytes], ...] = ()  # of each event: type number, schema version, data
+    events: tuple[bytes, ...] = ()
+    user: bytes = b""
+    home: tuple[tuple[int, bytes], ...] = ()
+    home_rows: bytes = b""
+    fate: Fate | None = None
 
 
-class Name:
+class Name(msgspec.Struct, gc=False, eq=False):
     """A login name in another bucket than its user's; `version` is that of its stream before it is reserved."""
 
-    __slots__ = ("bucket", "kind", "person", "reserved", "stream", "value", "version")
-
-    def __init__(self, person: Person, kind: int, value: bytes, bucket: int, stream: bytes) -> None:
-        self.person = person
-        self.kind = kind
-        self.value = value
-        self.bucket = bucket
-        self.stream = stream
-        self.version = 0
-        self.reserved = False
+    person: Person
+    kind: int
+    value: bytes
+    bucket: int
+    stream: bytes
+    data: bytes
+    version: int = 0
+    reserved: bool = False
 
     def reserving(self) -> tuple[bytes, bytes, bytes]:
         """The rows that reserve it: event, login name, unsettled."""
         person = self.person
+        command = person.command
         return (
-            self._event(_RESERVED, self.version + 1, _RESERVE),
-            rows.reserved_name(person.id, person.command, self.bucket, self.kind, self.value),
+            rows.event_tail(
+                self.stream, self.version + 1, self.bucket, *_RESERVED, _step_id(command, _RESERVE), self.data
+            ),
+            rows.reserved_name(person.id, command, self.bucket, self.kind, self.value),
             rows.unsettled_tail(self.bucket, self.kind, self.value),
         )
 
     def confirming(self) -> bytes:
         """The event that confirms it."""
-        return self._event(_CONFIRMED, self.version + 2, _CONFIRM)
+        step_id = _step_id(self.person.command, _CONFIRM)
+        return rows.event_tail(self.stream, self.version + 2, self.bucket, *_CONFIRMED, step_id, self.data)
 
-    def _event(self, kind: tuple[int, int], version: int, step: int) -> bytes:
-        person = self.person
-        command = person.command
-        data = _encode_name(NameData(self.kind, self.value.decode(), person.id, command))
-        step_id = command[:15] + bytes((command[15] ^ step,))
-        return rows.event_tail(self.stream, version, self.bucket, kind, step_id, data)
+
+def _step_id(command: bytes, step: int) -> bytes:
+    return command[:15] + _BYTE[command[15] ^ step]
 
 
 class Maker:
@@ -121,6 +121,9 @@ class Maker:
         self._time = started_ms << 16 | 0x8000
         self._seed = seed
         self._kinds = kinds
+        self._has_email = LoginNameKind.EMAIL in kinds
+        self._has_username = LoginNameKind.USERNAME in kinds
+        self._has_phone = LoginNameKind.PHONE in kinds
 
     def person(self, line: int, registration: Registration, *, suspended: bool = False) -> tuple[Person, list[Name]]:
         """The user that this line becomes; `Rejected` if it has no login name of the deployment's kinds."""
@@ -133,29 +136,49 @@ class Maker:
             user = fold(events) or user
         person: Person | None = None
         names = []
-        for name in login_names(user, self._kinds):
-            kind = name.kind.value
-            raw = name.value.encode()
+        for kind, value in self._names(user):
+            raw = value.encode()
             key = b"%d\0%b" % (kind, raw)
             bucket = xxh3_64_intdigest(key, self._seed) % BUCKETS
             if person is None:
                 person = self._new(line, bucket)
             if bucket == person.bucket:
-                person.home.append((kind, raw))
+                person.home += ((kind, raw),)
                 person.home_rows += rows.held_name(person.id, bucket, kind, raw)
             else:
-                names.append(Name(person, kind, raw, bucket, self._stream(key, bucket)))
+                data = _encode_name(NameData(kind, value, person.id, person.command))
+                names.append(Name(person, kind, raw, bucket, self._stream(key, bucket), data))
         if person is None:
             raise Invalid("a registration needs a login name")
-        person.data = [codec.encode(event) for event in events]
-        self._fill(person, user)
+        person.data = tuple(map(codec.encode, events))
+        person.events = self._rows_of(person)
+        person.user = rows.user_tail(person.id, len(events), person.bucket, user.status.value, encode_state(user))
         return person, names
 
-    def again(self, person: Person) -> None:
+    def again(self, person: Person, names: Iterable[Name]) -> None:
         """Give the person's command another id: the one it had was given up and can never be done."""
         person.attempt += 1
         person.command = self._command(person.line, person.attempt)
-        self._fill_events(person)
+        person.events = self._rows_of(person)
+        for name in names:
+            if name.person is person:
+                name.data = _encode_name(NameData(name.kind, name.value.decode(), person.id, person.command))
+
+    def _names(self, user: User) -> list[tuple[int, str]]:
+        """The same as `login_names`, quicker for names in ASCII: they are valid, so only their case can differ."""
+        email, username = user.email, user.username
+        if (
+            (email is not None and (not email.isascii() or "xn--" in email.lower()))
+            or (username is not None and not username.isascii())
+            or (self._has_phone and user.phone is not None)
+        ):
+            return [(name.kind.value, name.value) for name in login_names(user, self._kinds)]
+        names = []
+        if email is not None and self._has_email:
+            names.append((LoginNameKind.EMAIL.value, email.lower()))
+        if username is not None and self._has_username:
+            names.append((LoginNameKind.USERNAME.value, username.lower()))
+        return names
 
     def _new(self, line: int, bucket: int) -> Person:
         noise = xxh3_64_intdigest(b"%b%d" % (self._key, line)) & _NOISE
@@ -167,21 +190,12 @@ class Maker:
     def _stream(self, key: bytes, bucket: int) -> bytes:
         """The same as `stream_of_login_name`, as bytes."""
         digest = xxh3_128_digest(key, self._seed)
-        return b"%b%b%b%b" % (
-            digest[:6],
-            (0x8000 | bucket).to_bytes(2, "big"),
-            (digest[8] | 0xC0).to_bytes(1, "big"),
-            digest[9:],
-        )
+        return digest[:6] + _TWO_BYTES[bucket] + _BYTE[digest[8] | 0xC0] + digest[9:]
 
-    def _fill(self, person: Person, user: User) -> None:
-        self._fill_events(person)
-        person.user = rows.user_tail(person.id, len(person.data), person.bucket, user.status.value, encode_state(user))
-
-    def _fill_events(self, person: Person) -> None:
-        person.events = [
-            rows.event_tail(
-                person.id, version, person.bucket, (number, schema), person.command, data, self._correlation
+    def _rows_of(self, person: Person) -> tuple[bytes, ...]:
+        return tuple(
+            rows.correlated_event_tail(
+                person.id, version, person.bucket, number, schema, person.command, self._correlation, data
             )
             for version, (number, schema, data) in enumerate(person.data, 1)
-        ]
+        )

@@ -20,11 +20,10 @@ from denizen.bulk.shards import Shards
 class Rounds:
     """Writes people. `resumed`: an earlier run may have written any of them."""
 
-    def __init__(self, shards: Shards, maker: Maker, settler: Settler, *, rows_max: int, resumed: bool) -> None:
+    def __init__(self, shards: Shards, maker: Maker, settler: Settler, *, resumed: bool) -> None:
         self._shards = shards
         self._maker = maker
         self._settler = settler
-        self._rows_max = rows_max
         self._look_first = resumed
         self.unsettled_s = 0.0  # how long names were unsettled in the last round
 
@@ -48,7 +47,7 @@ class Rounds:
         await self._settler.settle_old(theirs, [person for person in waiting if person.fate is BUSY])
         for person in waiting:
             if isinstance(person.fate, Cancelled):
-                self._maker.again(person)
+                self._maker.again(person, theirs)
             person.fate = None
         for name in theirs:
             name.reserved, name.version = False, 0
@@ -57,14 +56,14 @@ class Rounds:
 
     async def _steps(self, people: Sequence[Person], names: Sequence[Name], *, look_first: bool) -> None:
         """The three steps; people who have a fate already are left out."""
-        shards, rows = self._shards, self._rows_max
+        shards = self._shards
         began = time.monotonic()
         chosen = [name for name in names if name.person.fate is None]
-        await Transactions(shards, Reserve(), look_first=look_first, rows_max=rows).run(chosen)
+        await Transactions(shards, Reserve(), look_first=look_first).run(chosen)
         users = [person for person in people if person.fate is None]
-        await Transactions(shards, Append(), look_first=look_first, rows_max=rows).run(users)
+        await Transactions(shards, Append(), look_first=look_first).run(users)
         reserved = [name for name in chosen if name.reserved and is_imported(name.person)]
-        await Transactions(shards, Confirm(), look_first=False, rows_max=rows).run(reserved)
+        await Transactions(shards, Confirm(), look_first=False).run(reserved)
         self.unsettled_s = time.monotonic() - began
 
     def _set_doubles_aside(self, people: Sequence[Person], names: Sequence[Name]) -> None:

@@ -11,30 +11,21 @@ from typing import Final
 HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER: Final = b"\xff\xff"
 
-EVENT_COLUMNS: Final = tuple(
-    [
-        "sequence",
-        "recorded_at",
-        "stream",
-        "version",
-        "bucket",
-        "type",
-        "schema",
-        "command_id",
-        "correlation_id",
-        "actor",
-        "data",
-    ]
+# fmt: off
+EVENT_COLUMNS: Final = (
+    "sequence", "recorded_at", "stream", "version", "bucket", "type", "schema", "command_id", "correlation_id", "actor",
+    "data",
 )
-USER_COLUMNS: Final = tuple(["created_at", "updated_at", "id", "version", "bucket", "status", "document"])
-NAME_COLUMNS: Final = tuple(["user_id", "reservation", "bucket", "kind", "state", "value"])
-UNSETTLED_COLUMNS: Final = tuple(["since", "bucket", "kind", "value"])
+# fmt: on
+USER_COLUMNS: Final = ("created_at", "updated_at", "id", "version", "bucket", "status", "document")
+NAME_COLUMNS: Final = ("user_id", "reservation", "bucket", "kind", "state", "value")
+UNSETTLED_COLUMNS: Final = ("since", "bucket", "kind", "value")
 
 ACTOR: Final = b"import"
 
 event_head: Final = Struct(">hiqiq").pack
-_event_tail: Final = Struct(f">i16siiihihihi16si16si{len(ACTOR)}si").pack
-_event_tail_uncorrelated: Final = Struct(f">i16siiihihihi16sii{len(ACTOR)}si").pack
+_correlated_event_tail: Final = Struct(f">i16siiihihihi16si16si{len(ACTOR)}si").pack
+_event_tail: Final = Struct(f">i16siiihihihi16sii{len(ACTOR)}si").pack
 _user_tail: Final = Struct(">i16siiihihi").pack
 _held: Final = Struct(">hi16siihih").pack
 _reserved: Final = Struct(">hi16si16sihih").pack
@@ -46,46 +37,25 @@ _HELD: Final = _length(4) + b"held"
 _RESERVED: Final = _length(8) + b"reserved"
 
 
-def event_tail(
-    stream: bytes,
-    version: int,
-    bucket: int,
-    kind: tuple[int, int],
-    command: bytes,
-    data: bytes,
-    correlation: bytes | None = None,
+def event_tail(  # noqa: PLR0917  a row's columns, in their order
+    stream: bytes, version: int, bucket: int, number: int, schema: int, command: bytes, data: bytes
 ) -> bytes:
-    """A row of `events` behind its sequence and moment; `kind` is the type number and the schema version."""
-    number, schema = kind
-    if correlation is None:
-        return (
-            _event_tail_uncorrelated(
-                16, stream, 4, version, 2, bucket, 2, number, 2, schema, 16, command, -1, len(ACTOR), ACTOR, len(data)
-            )
-            + data
-        )
-    return (
-        _event_tail(
-            16,
-            stream,
-            4,
-            version,
-            2,
-            bucket,
-            2,
-            number,
-            2,
-            schema,
-            16,
-            command,
-            16,
-            correlation,
-            len(ACTOR),
-            ACTOR,
-            len(data),
-        )
-        + data
+    """A row of `events` behind its sequence and moment; `number` is that of the event's type."""
+    head = _event_tail(
+        16, stream, 4, version, 2, bucket, 2, number, 2, schema, 16, command, -1, len(ACTOR), ACTOR, len(data)
     )
+    return head + data
+
+
+def correlated_event_tail(  # noqa: PLR0917
+    stream: bytes, version: int, bucket: int, number: int, schema: int, command: bytes, correlation: bytes, data: bytes
+) -> bytes:
+    """The same with a correlation id."""
+    head = _correlated_event_tail(
+        16, stream, 4, version, 2, bucket, 2, number, 2, schema, 16, command, 16, correlation, len(ACTOR), ACTOR,
+        len(data),
+    )  # fmt: skip
+    return head + data
 
 
 def user_tail(user_id: bytes, version: int, bucket: int, status: int, document: bytes) -> bytes:

@@ -32,15 +32,19 @@ _LOOK_USERS: Final = """
     where exists (select from denizen.events e where e.stream = r.id and e.version = 1)
 """
 _GIVEN_UP: Final = "select command_id from denizen.cancelled_commands where bucket = any ($1::smallint[])"
+# Arrays of rows come as joined texts: the driver takes far longer to encode an array than the server to split a text.
 _CONFIRM: Final = """
     update denizen.login_names l set state = 'held', reservation = null
-    from unnest($1::smallint[], $2::smallint[], $3::text[], $4::bytea[]) as r (bucket, kind, value, reservation)
+    from unnest(string_to_array($1, ' ')::smallint[], string_to_array($2, ' ')::smallint[],
+                string_to_array($3, E'\\x01'), string_to_array($4, ' ')::uuid[])
+         as r (bucket, kind, value, reservation)
     where l.bucket = r.bucket and l.kind = r.kind and l.value = r.value
-      and l.state = 'reserved' and l.reservation = encode(r.reservation, 'hex')::uuid
+      and l.state = 'reserved' and l.reservation = r.reservation
 """
 _SETTLED: Final = """
     delete from denizen.login_names_unsettled l
-    using unnest($1::smallint[], $2::smallint[], $3::text[]) as r (bucket, kind, value)
+    using unnest(string_to_array($1, ' ')::smallint[], string_to_array($2, ' ')::smallint[],
+                 string_to_array($3, E'\\x01')) as r (bucket, kind, value)
     where l.bucket = r.bucket and l.kind = r.kind and l.value = r.value
 """
 
@@ -66,6 +70,8 @@ class _Reserving:
 
 class Reserve:
     """Names elsewhere become reserved; each has a sweeper behind it from then on."""
+
+    cost = 1
 
     def prepare(self, items: Sequence[Name]) -> _Reserving:
         return _Reserving(items)
@@ -131,6 +137,8 @@ class _Appending:
 class Append:
     """Users come into being, with the names in their own bucket."""
 
+    cost = 2
+
     def prepare(self, items: Sequence[Person]) -> _Appending:
         return _Appending(items)
 
@@ -162,9 +170,9 @@ class _Confirming:
         self._names = names
         self.events = [(name.bucket, name.confirming()) for name in names]
         self._columns = (
-            [name.bucket for name in names],
-            [name.kind for name in names],
-            [name.value.decode() for name in names],
+            " ".join([str(name.bucket) for name in names]),
+            " ".join([str(name.kind) for name in names]),
+            b"\1".join([name.value for name in names]).decode(),
         )
 
     def copies(self, moment: int) -> Sequence[Copied]:
@@ -172,7 +180,8 @@ class _Confirming:
 
     async def change(self, connection: asyncpg.Connection) -> None:
         """The rows themselves; the sweeper may have been quicker with some."""
-        done = await connection.execute(_CONFIRM, *self._columns, [name.person.command for name in self._names])
+        reservations = " ".join([name.person.command.hex() for name in self._names])
+        done = await connection.execute(_CONFIRM, *self._columns, reservations)
         if done != f"UPDATE {len(self._names)}":
             raise StaleError
         await connection.execute(_SETTLED, *self._columns)
@@ -180,6 +189,8 @@ class _Confirming:
 
 class Confirm:
     """Reserved names become held, for the users' streams have them."""
+
+    cost = 1
 
     def prepare(self, items: Sequence[Name]) -> _Confirming:
         return _Confirming(items)

@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 import asyncpg
@@ -67,7 +68,9 @@ class Prepared(Protocol):
 
 
 class Step(Protocol[Item]):
-    """One of the three steps; items have a `bucket`."""
+    """One of the three steps; items have a `bucket`. `cost`: of an item's rows under the locks, in those of an event."""
+
+    cost: int
 
     def prepare(self, items: Sequence[Item]) -> Prepared:
         """Pack the rows of these items, which are in the order of buckets."""
@@ -85,22 +88,28 @@ class Step(Protocol[Item]):
 class Transactions(Generic[Item]):
     """Runs one step for many items over all shards. `look_first`: expect that much of it exists already."""
 
-    def __init__(self, shards: Shards, step: Step[Item], *, look_first: bool, rows_max: int) -> None:
+    def __init__(self, shards: Shards, step: Step[Item], *, look_first: bool) -> None:
         self._shards = shards
         self._step = step
         self._look_first = look_first
-        self._rows_max = rows_max
+        self._rows_max = limits.import_transaction_events_max // step.cost
 
     async def run(self, items: Sequence[Any]) -> None:
         """Write all items. What moves meanwhile is followed; `Unavailable` if a move takes too long."""
         deadline = time.monotonic() + limits.import_shard_wait_s
         while items:
-            groups: dict[Any, list[Any]] = {}
-            bucket_map = self._shards.map
-            for item in sorted(items, key=_bucket):
-                groups.setdefault(bucket_map.shard_of(item.bucket), []).append(item)
+            groups: dict[int, list[Any]] = {}
+            owners, ids = self._shards.map.owners, self._shards.map.shards
+            for item in sorted(items, key=attrgetter("bucket")):
+                owner = owners[item.bucket]
+                if owner in groups:
+                    groups[owner].append(item)
+                else:
+                    groups[owner] = [item]
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._on_shard(self._shards[id], its)) for id, its in groups.items()]
+                tasks = [
+                    group.create_task(self._on_shard(self._shards[ids[owner]], its)) for owner, its in groups.items()
+                ]
             items = [item for task in tasks for item in task.result()]
             if items:
                 if time.monotonic() > deadline:
@@ -187,8 +196,3 @@ async def _copy(connection: asyncpg.Connection, table: str, columns: Sequence[st
 def _micros(moment: datetime) -> int:
     since = moment - _EPOCH
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
-
-
-def _bucket(item: Any) -> int:
-    bucket: int = item.bucket
-    return bucket

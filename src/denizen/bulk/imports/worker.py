@@ -64,7 +64,6 @@ class Worker:
             self._shards,
             self._maker,
             self._settler,
-            rows_max=limits.import_transaction_rows_max,
             resumed=plan.resumed,
         )
         self._dry_run = DryRun(self._shards, Path(plan.scratch)) if plan.dry_run else None
@@ -96,7 +95,6 @@ class Worker:
                 await self._rounds.write(people, names)
                 self._adapt()
             await self._tell(people, raws, report)
-            gc.collect()
         report.rejected = sum(not problem.conflict for problem in report.problems)
         return report
 
@@ -218,6 +216,8 @@ async def serve() -> None:
             window = decode_for_worker(content)
             if isinstance(window, Window):
                 send(await worker.work(window))
+                window = None
+                gc.collect()
     except DenizenError as error:
         send(Trouble(error.code, error.detail))
     except (*BROKEN, asyncpg.PostgresError) as error:
@@ -243,7 +243,8 @@ def main() -> None:
     """The process."""
     die_with_parent(signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
-    gc.disable()  # rows have no cycles; collected once a round
+    gc.freeze()
+    gc.disable()  # rows have no cycles; what else there is, is collected between windows
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())
 
