@@ -102,7 +102,7 @@ def test_logs_show_each_source_and_refuse_an_unknown_one(running: RunningDeploym
     lines = denizen("logs", "s2", "--data", running.data, "--json", "-n", 2).stdout.splitlines()
     assert [json.loads(line)["source"] for line in lines] == ["s2", "s2"]
     unknown = denizen("logs", "s9", "--data", running.data)
-    assert (unknown.returncode, "there are: denizen, gateway, s1, s2" in unknown.stderr) == (1, True)
+    assert (unknown.returncode, "there are: denizen, gateway, nats, relay" in unknown.stderr) == (1, True)
 
 
 def test_a_killed_server_is_started_again_with_its_data(running: RunningDeployment) -> None:

