@@ -14,7 +14,8 @@ proposals_waiting_max = 16_384
 reads_waiting_max = 16_384
 step_entries_max = 1_024
 step_bytes_max = 2 << 20
-apply_slice_entries = 2_048
+apply_slice_entries = 8
+apply_slice_ms = 10.0
 
 # Client sessions
 sessions_max = 4_096

@@ -2,7 +2,9 @@
 
 import asyncio
 import errno
+import os
 import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -147,3 +149,51 @@ async def test_a_kill_at_any_step_of_saving_a_snapshot_is_survived(tmp_path):
     else:
         pytest.fail("never finished")
     assert crash_at > 3
+
+
+@pytest.mark.parametrize("unsafe", [False, True])
+async def test_every_answer_waits_for_an_fsync_unless_told_otherwise(tmp_path, monkeypatch, unsafe):
+    synced: list[int] = []
+    real = os.fdatasync
+    monkeypatch.setattr(os, "fdatasync", lambda fd: (synced.append(fd), real(fd))[1])
+    settings = replace(SETTINGS, unsafe_no_fsync=unsafe)
+    async with Node(1, tmp_path, {1: f"127.0.0.1:{free_ports(1)[0]}"}, Recorder(), settings) as node:
+        await node.read()
+        for _ in range(10):
+            before = len(synced)
+            await node.propose(b"x")
+            assert len(synced) == (0 if unsafe else before + 1)
+
+
+async def test_commands_that_arrive_during_an_fsync_share_the_next(tmp_path):
+    disk = FaultyDisk()
+    release = threading.Event()
+    addresses = {1: f"127.0.0.1:{free_ports(1)[0]}"}
+    async with Node(1, tmp_path, addresses, Recorder(), SETTINGS, disk=disk) as node:
+        await node.propose(b"x")
+        disk.fail_sync = lambda: None if release.wait(20) else OSError(errno.EIO, "never released")
+        before = disk.syncs
+        first = asyncio.ensure_future(node.propose(b"x"))
+        await eventually(lambda: disk.syncs == before + 1)
+        more = [asyncio.ensure_future(node.propose(b"x")) for _ in range(200)]
+        await eventually(lambda: node.status().last_index >= 203)
+        assert not first.done()
+        release.set()
+        assert await asyncio.gather(first, *more) == list(range(2, 203))
+        assert disk.syncs == before + 2
+
+
+async def test_a_slow_state_machine_does_not_cost_the_leadership(tmp_path):
+    class Slow(Recorder):
+        def apply(self, index: int, command: bytes) -> int:
+            time.sleep(0.002)  # the work of a slow `apply`, which holds the loop
+            return super().apply(index, command)
+
+    async with Cluster(tmp_path, 3) as cluster:
+        leader = await cluster.leader()
+        term = leader.status().term
+        leader._applier._machine = slow = Slow()
+        results = await asyncio.gather(*(leader.propose(b"x") for _ in range(400)))
+        assert sorted(results) == list(range(1, 401))
+        assert (leader.is_leader, leader.status().term) == (True, term)
+        assert len(slow.commands) == 400

@@ -241,13 +241,16 @@ class Driver:
         queue, pending, apply = self._to_apply, self.pending, self.applier.apply
         if self._restoring is not None:
             return
-        for _ in range(min(len(queue), limits.apply_slice_entries)):
+        until = time.monotonic() + limits.apply_slice_ms / 1000
+        for count in range(1, len(queue) + 1):
             entry = queue.popleft()
             outcome = apply(entry) if entry.kind is EntryKind.COMMAND else None
             self.applied = entry.index
             self._bytes_since_snapshot += len(entry.data)
             pending.applied(entry.index, entry.term, outcome)
             self.metrics.entries_applied += 1
+            if count % limits.apply_slice_entries == 0 and time.monotonic() >= until:
+                break
         self.metrics.reads += pending.answer_reads(self.applied)
         if self.applier.addresses_changed:
             self.applier.addresses_changed = False
