@@ -10,7 +10,7 @@ from cyclopts import App, Parameter
 
 from denizen.cli.options import DataOption, JsonOption, data_directory
 from denizen.deployment.event_plane import PROCESSES
-from denizen.deployment.layout import Deployment
+from denizen.deployment.layout import READ_SERVER, Deployment
 from denizen.errors import BadDeployment
 
 POLL_SECONDS = 0.1
@@ -20,7 +20,7 @@ app = App(
     name="logs",
     help="Show the last lines that a deployment's processes logged.",
     help_epilogue="""
-Sources: denizen (the supervisor), gateway, nats, relay, and each shard by its name;
+Sources: denizen (the supervisor), gateway, nats, relay, projector, read1, each shard by its name;
 all of them if none is named.
 
 Examples:
@@ -61,7 +61,7 @@ def logs(
 
 def _paths(deployment: Deployment, sources: Iterable[str]) -> dict[str, Path]:
     managed = [shard.id for shard in deployment.record.shards if shard.directory is not None]
-    known = ["denizen", "gateway", "nats", *PROCESSES, *managed]
+    known = ["denizen", "gateway", "nats", *PROCESSES, READ_SERVER, *managed]
     chosen = list(dict.fromkeys(sources)) or known
     for source in chosen:
         if source not in known:

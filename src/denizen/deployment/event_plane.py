@@ -21,7 +21,7 @@ from denizen.postgres.processes import spawn
 from denizen.postgres.server import open_log
 
 # Each is `denizen <name> --data DIR`, started in this order and stopped in the reverse.
-PROCESSES = ("relay",)
+PROCESSES = ("relay", "projector")
 
 
 class BusServer(NatsServer):

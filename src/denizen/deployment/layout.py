@@ -4,6 +4,7 @@
     deployment.json   what was decided at birth; written once, and once more when the birth is complete
     map.json          which shard owns each bucket
     shards/s1/ ...    PostgreSQL's data directories, of the user it runs as
+    read/             the same for the server of the read models; may be lost, they are made anew
     engine/           a copy of PostgreSQL's programs, only where root runs us from a closed directory
     run/              lock, state.json (ports and pids of the running servers), Unix sockets
     logs/             denizen.log, gateway.log, s1.log ...
@@ -28,15 +29,18 @@ from msgspec import Struct, structs
 
 from denizen.bus.settings import BusSettings
 from denizen.deployment.lock import DirectoryLock
-from denizen.deployment.state import RunState, read_state
+from denizen.deployment.state import RunState, ServerState, read_state
 from denizen.errors import BadDeployment
 from denizen.postgres.cluster import OWNER, sync_directory
 from denizen.postgres.server import DATABASE, HOST
+from denizen.projections.database import DATABASE as READ_DATABASE
 from denizen.sharding.ids import ShardId
 
 FORMAT = 1
 RECORD = "deployment.json"
 BUS = "secrets/bus.json"
+READ_SERVER = "read1"
+READ_DIRECTORY = "read"
 
 
 class ShardRecord(Struct, frozen=True, omit_defaults=True):
@@ -111,6 +115,11 @@ class Deployment:
         return {ShardId(shard.id): self._server(shard, state) for shard in self.record.shards}
 
     @property
+    def read_connect_args(self) -> dict[str, Any]:
+        """Where the read models are: arguments of `asyncpg.connect`; the port is known once the server was started."""
+        return self._arguments(self.state().shards.get(READ_SERVER), READ_DATABASE)
+
+    @property
     def gateway_url(self) -> str | None:
         """Where the HTTP API is, or was when it last ran."""
         gateway = self.state().gateway
@@ -156,16 +165,18 @@ class Deployment:
     def _server(self, shard: ShardRecord, state: RunState) -> ShardServer:
         if shard.dsn is not None:
             return ShardServer(id=ShardId(shard.id), connect_args={"dsn": shard.dsn}, data=None)
-        running = state.shards.get(shard.id)
-        arguments = {
+        arguments = self._arguments(state.shards.get(shard.id), DATABASE)
+        return ShardServer(id=ShardId(shard.id), connect_args=arguments, data=self.directory / (shard.directory or ""))
+
+    def _arguments(self, running: ServerState | None, database: str) -> dict[str, Any]:
+        return {
             "host": running.socket_directory if running and running.socket_directory else HOST,
             "port": running.port if running else 0,
             "user": OWNER,
             "password": self.password(),
-            "database": DATABASE,
+            "database": database,
             "ssl": False,
         }
-        return ShardServer(id=ShardId(shard.id), connect_args=arguments, data=self.directory / (shard.directory or ""))
 
     @classmethod
     def exists(cls, directory: Path) -> bool:
@@ -254,7 +265,7 @@ def default_data_directory() -> Path:
 def _make_directories(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        known = {RECORD, "denizen.toml", "run", "logs", "secrets", "shards", "engine"}
+        known = {RECORD, "denizen.toml", "run", "logs", "secrets", "shards", "engine", READ_DIRECTORY}
         strange = sorted({path.name for path in directory.iterdir() if not path.name.startswith(f".{RECORD}")} - known)
         if strange or any((directory / "shards").glob("*/PG_VERSION")):
             what = strange[0] if strange else "shards with data but no deployment.json"

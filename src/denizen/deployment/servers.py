@@ -7,7 +7,7 @@ from pathlib import Path
 
 from denizen import limits
 from denizen.deployment.config import PostgresSection
-from denizen.deployment.layout import Deployment
+from denizen.deployment.layout import READ_DIRECTORY, READ_SERVER, Deployment
 from denizen.deployment.state import ServerState
 from denizen.deployment.waiting import until
 from denizen.errors import BadDeployment
@@ -56,16 +56,18 @@ class ShardProcess(Server):
 
 
 class Servers:
-    """All servers of the deployment that are ours; none if every shard was given by DSN."""
+    """All servers of the deployment that are ours, the shards' and that of the read models."""
 
-    def __init__(self, deployment: Deployment, config: PostgresSection) -> None:
-        """Decide how each server will run.
+    def __init__(self, deployment: Deployment, config: PostgresSection, *, read: bool = True) -> None:
+        """Decide how each server will run; without `read` only those of shards.
 
         Raises `BadConfiguration` if programs, account or directories cannot be used.
         """
         self.deployment = deployment
         self.processes: list[ShardProcess] = []
-        managed = [shard for shard in deployment.record.shards if shard.directory is not None]
+        managed = {shard.id: shard.directory for shard in deployment.record.shards if shard.directory is not None}
+        if read:
+            managed[READ_SERVER] = READ_DIRECTORY
         if not managed:
             return
         self.account = choose_account(config.run_as)
@@ -75,29 +77,31 @@ class Servers:
         sockets = _socket_directory(deployment, self.account)
         settings = _settings(config, len(managed), self.binaries)
         last = deployment.state().shards
-        for shard in managed:
+        for name, directory in managed.items():
             plan = ServerPlan(
-                name=shard.id,
-                data=deployment.directory / str(shard.directory),
-                log=deployment.logs / f"{shard.id}.log",
+                name=name,
+                data=deployment.directory / directory,
+                log=deployment.logs / f"{name}.log",
                 binaries=self.binaries,
                 account=self.account,
                 password=deployment.password(),
                 settings=settings,
                 socket_directory=sockets,
-                port=last[shard.id].port if shard.id in last else 0,
+                port=last[name].port if name in last else 0,
             )
             self.processes.append(ShardProcess(plan))
 
     def missing(self) -> list[ShardProcess]:
         """Return the servers that have no data directory yet.
 
-        Raises `BadDeployment` if that cannot be, because the deployment has been running before.
+        Raises `BadDeployment` if that cannot be, because the deployment has been running before. Read models that are
+        missing are made anew: they hold nothing that the shards do not have.
         """
         missing = [process for process in self.processes if not process.plan.data.exists()]
-        if missing and self.deployment.record.born:
+        lost = [process for process in missing if process.name != READ_SERVER]
+        if lost and self.deployment.record.born:
             raise BadDeployment(
-                f"{missing[0].plan.data} is missing: the data of shard {missing[0].name} are gone; "
+                f"{lost[0].plan.data} is missing: the data of shard {lost[0].name} are gone; "
                 "bring the directory back, or restore it from a backup"
             )
         return missing
@@ -141,9 +145,10 @@ class Servers:
 
 
 def stop_leftovers(deployment: Deployment) -> list[str]:
-    """Stop servers of a deployment whose supervisor is gone; return their shards' ids."""
-    managed = [shard for shard in deployment.record.shards if shard.directory is not None]
-    return [shard.id for shard in managed if clear_leftovers(deployment.directory / str(shard.directory))]
+    """Stop servers of a deployment whose supervisor is gone; return their names."""
+    managed = {shard.id: shard.directory for shard in deployment.record.shards if shard.directory is not None}
+    managed[READ_SERVER] = READ_DIRECTORY
+    return [name for name, directory in managed.items() if clear_leftovers(deployment.directory / directory)]
 
 
 def _settings(config: PostgresSection, servers: int, binaries: Binaries) -> dict[str, str]:

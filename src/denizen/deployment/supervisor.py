@@ -28,6 +28,7 @@ from denizen.deployment.gateway import GatewayProcess, stop_leftover_gateway
 from denizen.deployment.keeping import Child, keep_running
 from denizen.deployment.layout import Deployment
 from denizen.deployment.lock import DirectoryLock
+from denizen.deployment.read_side import prepare_read
 from denizen.deployment.servers import Servers
 from denizen.deployment.state import write_state
 
@@ -148,7 +149,7 @@ class Supervisor:
             self.deployment.mark_born()  # after the key was shown: a start killed before makes another
 
     async def _start_servers(self) -> None:
-        self.servers = Servers(self.deployment, self.config.postgres)
+        self.servers = Servers(self.deployment, self.config.postgres, read=self.events is not None)
         names = _names([process.name for process in self.servers.processes])
         missing = self.servers.missing()
         if missing:
@@ -166,7 +167,9 @@ class Supervisor:
         self.narrator.step("Checking the shards' databases")
         bucket_map = ensure_map(self.deployment)
         shards = self.deployment.shards.values()
-        work = (prepare_shard(self.deployment, shard, bucket_map) for shard in shards)
+        work = [prepare_shard(self.deployment, shard, bucket_map) for shard in shards]
+        if self.events:
+            work.append(prepare_read(self.deployment))
         ran = 0
         for result in await asyncio.gather(*work, return_exceptions=True):
             if isinstance(result, BaseException):

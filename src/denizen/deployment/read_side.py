@@ -1,0 +1,73 @@
+"""The read side of a deployment: its database, and the projector that fills it."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+import asyncpg
+
+from denizen import limits
+from denizen.bus.batches import Feed
+from denizen.bus.feed import EventFeed
+from denizen.bus.shards import ShardReaders
+from denizen.deployment.layout import Deployment
+from denizen.errors import BadDeployment
+from denizen.events.reading import read_stream
+from denizen.events.records import RecordedEvent
+from denizen.postgres.migrations import Migration
+from denizen.projections.catalogue import catalogue
+from denizen.projections.database import DATABASE, migrate_read
+from denizen.projections.projector import Projector
+from denizen.sharding.bucket_map import LocalMapSource
+from denizen.sharding.ids import Bucket, bucket_of
+
+
+async def prepare_read(deployment: Deployment) -> list[Migration]:
+    """Bring the running server's read database to this program's schema, made if it is missing."""
+    arguments = deployment.read_connect_args
+    try:
+        connection = await asyncpg.connect(**arguments | {"database": "postgres", "timeout": limits.shard_connect_s})
+        try:
+            if not await connection.fetchval("select exists (select from pg_database where datname = $1)", DATABASE):
+                await connection.execute(f"create database {DATABASE}")
+        finally:
+            await connection.close()
+        return await migrate_read(arguments)
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise BadDeployment(f"the read database does not answer: {error or type(error).__name__}") from error
+
+
+def readers_of(deployment: Deployment) -> ShardReaders:
+    """The deployment's shards, for reading; not started."""
+    shards = {shard: server.connect_args for shard, server in deployment.shards.items()}
+    return ShardReaders(shards, LocalMapSource(deployment.map_path))
+
+
+async def serve_projector(deployment: Deployment) -> None:
+    """Apply events to every projection, until a signal asks to stop."""
+    loop = asyncio.get_running_loop()
+    async with readers_of(deployment) as shards:
+        work = asyncio.create_task(_projector(deployment, shards).run(), name="projector")
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, work.cancel)
+        await asyncio.wait({work})
+        if not work.cancelled():
+            work.result()  # it ends only by a defect
+
+
+def _projector(deployment: Deployment, shards: ShardReaders) -> Projector:
+    @asynccontextmanager
+    async def open_feed(starts: Mapping[Bucket, int]) -> AsyncIterator[Feed]:
+        async with EventFeed(deployment.bus, shards, starts, name="projector") as feed:
+            yield feed
+
+    async def stream(identifier: UUID, after: int) -> list[RecordedEvent]:
+        limit = limits.projector_stream_events_max
+        return await shards.read(
+            bucket_of(identifier),
+            lambda connection: read_stream(connection, identifier, after_version=after, limit=limit),
+        )
+
+    return Projector(deployment.read_connect_args, catalogue(), open_feed, stream)
