@@ -224,6 +224,7 @@ BAD_BYTES = [
     (b"POST /v1/kv/put HTTP/1.1\r\nContent-Length: +1\r\n\r\na", 400),
     (b"POST /v1/kv/put HTTP/1.1\r\nContent-Length : 1\r\n\r\na", 400),
     (b"POST /v1/kv/put HTTP/1.1\r\nContent-Length: 99999999\r\n\r\n", 413),
+    (b"POST /v1/kv/put HTTP/1.1\r\nContent-Length: 100000\r\n\r\n", 401),
     (b"GET / HTTP/1.1\r\nA: b\r\n folded\r\n\r\n", 400),
     (b"GET /" + b"x" * 20_000, 431),
     (b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 4_000 + b"\r\n", 431),
@@ -237,6 +238,13 @@ async def test_bytes_that_are_no_proper_request_are_refused_and_the_connection_c
     answer = await node.raw(data)
     assert answer.startswith(b"HTTP/1.1 %d " % status)
     assert b"Connection: close" in answer
+
+
+async def test_more_large_requests_than_fit_are_read_as_they_are_served(node: OneNode) -> None:
+    body = b'{"key":"large","value":"%s"}' % (b"x" * 500_000)
+    head = b"POST /v1/kv/put HTTP/1.1\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n"
+    answers = await node.raw((head % (TOKEN.encode(), len(body)) + body) * 20, answers=20)
+    assert answers.count(b"HTTP/1.1 200") == 20
 
 
 async def test_client_that_asks_whether_to_continue_is_told_to(node: OneNode) -> None:

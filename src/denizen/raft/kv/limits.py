@@ -33,6 +33,7 @@ WATCH_HEARTBEAT_S = 10.0
 # --- HTTP ------------------------------------------------------------------------------------------------------------
 HEADER_BYTES_MAX = 16 * 1024
 BODY_BYTES_MAX = 2 * 1024 * 1024
+STRANGERS_BODY_BYTES_MAX = 64 * 1024  # of a request whose head does not show the token
 PIPELINED_REQUESTS_MAX = 64  # on one connection; reading pauses beyond
 CONNECTIONS_MAX = 4_096
 CONNECTION_IDLE_S = 300.0

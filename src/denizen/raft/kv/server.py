@@ -32,7 +32,8 @@ class KeyValueServer:
         admin = AdminRoutes(self._node, self._service, config.cluster)
         gateway = EtcdGateway(self._service, admin, token)
         self.routes = admin.routes() | KeyRoutes(self._service).routes() | gateway.routes()
-        self._http = HttpServer(Dispatcher(token, self.routes))
+        dispatcher = Dispatcher(token, self.routes)
+        self._http = HttpServer(dispatcher, dispatcher.knows)
         self._publisher: asyncio.Task[None] | None = None
 
     @property

@@ -20,6 +20,7 @@ from denizen.raft.kv.limits import (
     BODY_BYTES_MAX,
     HEADER_BYTES_MAX,
     PIPELINED_REQUESTS_MAX,
+    STRANGERS_BODY_BYTES_MAX,
     WRITE_BUFFER_BYTES_MAX,
 )
 
@@ -90,6 +91,9 @@ class HttpRequest:
 Handler = Callable[[HttpRequest, "Connection"], Awaitable[bytes | None]]
 """Return the whole response (see `response`), or None when it was streamed with `Connection.send`."""
 
+Admit = Callable[[Head], bool]
+"""Tell whether a large body is worth reading: the client has shown that it may send one."""
+
 
 def response(
     status: int, body: bytes, content_type: bytes = b"application/json", extra: bytes = b"", *, close: bool = False
@@ -114,6 +118,7 @@ class Connection(asyncio.Protocol):
     """One client's connection: parses requests, serves them one after the other, writes the responses."""
 
     __slots__ = (
+        "_admit",
         "_buffer",
         "_closing",
         "_handler",
@@ -121,6 +126,8 @@ class Connection(asyncio.Protocol):
         "_heads",
         "_loop",
         "_on_closed",
+        "_paused",
+        "_queued_bytes",
         "_requests",
         "_room",
         "_server_task",
@@ -130,8 +137,11 @@ class Connection(asyncio.Protocol):
         "streaming",
     )
 
-    def __init__(self, handler: Handler, heads: dict[bytes, Head], on_closed: Callable[["Connection"], None]) -> None:
+    def __init__(
+        self, handler: Handler, admit: Admit, heads: dict[bytes, Head], on_closed: Callable[["Connection"], None]
+    ) -> None:
         self._handler = handler
+        self._admit = admit
         self._heads = heads
         self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
@@ -143,6 +153,8 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._server_task: asyncio.Task[None] | None = None
         self._closing = False
+        self._paused = False
+        self._queued_bytes = 0
         self.last_used = self._loop.time()
         self.streaming = False
 
@@ -167,8 +179,12 @@ class Connection(asyncio.Protocol):
             self._requests.append(refusal)
         if self._waiting is not None and self._requests and not self._waiting.done():
             self._waiting.set_result(None)
-        if len(self._requests) >= PIPELINED_REQUESTS_MAX and self._transport is not None:
+        if self._is_full() and self._transport is not None:
             self._transport.pause_reading()
+            self._paused = True
+
+    def _is_full(self) -> bool:
+        return len(self._requests) >= PIPELINED_REQUESTS_MAX or self._queued_bytes > BODY_BYTES_MAX
 
     def _take_request(self) -> bool:
         buffer = self._buffer
@@ -181,6 +197,8 @@ class Connection(asyncio.Protocol):
                 return False
             head = self._parsed(bytes(buffer[:end]))
             del buffer[: end + 4]
+            if head.content_length > STRANGERS_BODY_BYTES_MAX and not self._admit(head):
+                raise BadHttp(401, f"a body above {STRANGERS_BODY_BYTES_MAX} bytes needs the cluster's client token")
             if head.content_length > len(buffer) and self._transport is not None and "expect" in head.headers:
                 self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         length = head.content_length
@@ -189,6 +207,7 @@ class Connection(asyncio.Protocol):
             return False
         self._head = None
         self._requests.append(HttpRequest(head, bytes(buffer[:length])))
+        self._queued_bytes += length
         del buffer[:length]
         return bool(buffer)
 
@@ -213,8 +232,7 @@ class Connection(asyncio.Protocol):
                     self._waiting = self._loop.create_future()
                     await self._waiting
                 request = requests.popleft()
-                if len(requests) == PIPELINED_REQUESTS_MAX - 1:
-                    transport.resume_reading()
+                self._resume_reading(request)
                 if isinstance(request, BadHttp):
                     transport.write(response(request.status, request.detail.encode(), b"text/plain", close=True))
                     break
@@ -228,6 +246,13 @@ class Connection(asyncio.Protocol):
                     break
         finally:
             transport.close()
+
+    def _resume_reading(self, taken: HttpRequest | BadHttp) -> None:
+        if isinstance(taken, HttpRequest):
+            self._queued_bytes -= taken.head.content_length
+        if self._paused and not self._is_full() and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()
 
     async def send(self, data: bytes) -> None:
         """Write a part of a streamed response; waits while the client is slow, raises when it has gone."""

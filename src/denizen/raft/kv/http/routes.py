@@ -13,7 +13,7 @@ from denizen.raft import errors as raft
 from denizen.raft.kv import errors
 from denizen.raft.kv.batching import translated
 from denizen.raft.kv.http import bodies
-from denizen.raft.kv.http.protocol import Connection, HttpRequest, response
+from denizen.raft.kv.http.protocol import Connection, Head, HttpRequest, response
 from denizen.raft.kv.model import (
     CloseSession,
     Compact,
@@ -91,7 +91,7 @@ class Dispatcher:
             if route is None:
                 raise errors.NoSuchRoute(f"there is no {head.method} {head.path}")
             if head.path not in PUBLIC:
-                self._authenticate(head.headers.get("authorization", ""))
+                self._authenticate(head)
             return await route(request, connection)
         except errors.KeyValueError as error:
             return self.problem(head.path, error)
@@ -105,8 +105,13 @@ class Dispatcher:
                 return None
             return self.problem(head.path, errors.KeyValueError("a defect of ours; the node's log has the details"))
 
-    def _authenticate(self, given: str) -> None:
-        if not hmac.compare_digest(given.removeprefix("Bearer ").encode(), self._token):
+    def knows(self, head: Head) -> bool:
+        """Tell whether a request shows the token."""
+        given = head.headers.get("authorization", "").removeprefix("Bearer ")
+        return hmac.compare_digest(given.encode(), self._token)
+
+    def _authenticate(self, head: Head) -> None:
+        if not self.knows(head):
             raise errors.Unauthenticated("send the cluster's client token: Authorization: Bearer …")
 
     @staticmethod

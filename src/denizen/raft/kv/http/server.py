@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from typing import cast
 
-from denizen.raft.kv.http.protocol import Connection, Handler, Head
+from denizen.raft.kv.http.protocol import Admit, Connection, Handler, Head
 from denizen.raft.kv.limits import CONNECTION_IDLE_S, CONNECTIONS_MAX
 
 _DRAIN_S = 2.0
@@ -13,8 +13,9 @@ _DRAIN_S = 2.0
 class HttpServer:
     """Serves one handler on one address. Owns its connections and the task that closes idle ones."""
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, admit: Admit) -> None:
         self._handler = handler
+        self._admit = admit
         self._heads: dict[bytes, Head] = {}
         self._connections: set[Connection] = set()
         self._server: asyncio.Server | None = None
@@ -54,7 +55,7 @@ class HttpServer:
     def _connect(self) -> asyncio.Protocol:
         if len(self._connections) >= CONNECTIONS_MAX:
             return _Refused()
-        connection = Connection(self._handler, self._heads, self._connections.discard)
+        connection = Connection(self._handler, self._admit, self._heads, self._connections.discard)
         self._connections.add(connection)
         return connection
 
