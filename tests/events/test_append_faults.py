@@ -37,10 +37,9 @@ async def weak(shard: Database) -> AsyncIterator[tuple[ShardStore, Proxy]]:
         yield store, proxy
 
 
-@pytest.fixture
-def short_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half a second to learn an outcome, for the tests that wait for it in vain."""
-    monkeypatch.setattr(AppendWork, "deadline_s", 0.5)
+def shorten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One second to learn an outcome, for what is waited for in vain."""
+    monkeypatch.setattr(AppendWork, "deadline_s", 1.0)
 
 
 async def total(connection: asyncpg.Connection) -> int:
@@ -89,7 +88,7 @@ async def lock_waiter(connection: asyncpg.Connection) -> int:
     """The backend that waits for this connection's lock."""
     for _ in range(500):
         pid: int | None = await connection.fetchval(
-            "select pid from pg_stat_activity where pg_backend_pid() = any (pg_blocking_pids(pid))"
+            "select pid from pg_locks where not granted and pg_backend_pid() = any (pg_blocking_pids(pid))"
         )
         if pid is not None:
             return pid
@@ -98,64 +97,76 @@ async def lock_waiter(connection: asyncpg.Connection) -> int:
 
 
 async def test_a_bucket_locked_for_longer_than_the_lock_timeout_is_waited_for(
-    shard: Database, connection: asyncpg.Connection
+    shard: Database, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with store_over(shard.connect_args | {"server_settings": {"lock_timeout": "50"}}) as store:
+    attempts = 0
+    perform = AppendWork.perform
+
+    async def counted(work: AppendWork, *arguments: Any) -> Any:
+        nonlocal attempts
+        attempts += 1
+        return await perform(work, *arguments)
+
+    monkeypatch.setattr(AppendWork, "perform", counted)
+    async with store_over(shard.connect_args | {"server_settings": {"lock_timeout": "20"}}) as store:
         user = registration("ann@example.com")
         async with connection.transaction():
             await connection.execute("select from denizen.buckets where bucket = $1 for update", user.bucket)
-            waiting = store.append(user, EPOCH)
-            await lock_waiter(connection)
-            await connection.execute("select pg_sleep(0.2)")  # four times the limit
+            waiting = asyncio.ensure_future(store.append(user, EPOCH))
+            while attempts < 3:
+                await asyncio.sleep(0.005)
+            assert not waiting.done()
         assert (await waiting).result is Result.DONE
 
 
-@pytest.mark.usefixtures("short_deadline")
 async def test_a_bucket_that_stays_locked_is_unavailable_and_nothing_was_changed(
-    shard: Database, connection: asyncpg.Connection
+    shard: Database, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with store_over(shard.connect_args | {"server_settings": {"lock_timeout": "100"}}) as store:
+    async with store_over(shard.connect_args | {"server_settings": {"lock_timeout": "20"}}) as store:
         user = registration("ann@example.com")
         async with connection.transaction():
             await connection.execute("select from denizen.buckets where bucket = $1 for update", user.bucket)
+            monkeypatch.setattr(AppendWork, "deadline_s", 2.0)
             with pytest.raises(Unavailable, match="nothing was changed"):
                 await store.append(user, EPOCH)
+            monkeypatch.undo()
         assert await total(connection) == 0
         assert (await store.append(user, EPOCH)).result is Result.DONE
 
 
-@pytest.mark.usefixtures("short_deadline")
-async def test_what_was_never_sent_is_unavailable(shard: Database) -> None:
+async def test_what_was_never_sent_is_unavailable(shard: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    shorten(monkeypatch)
     async with proxied(shard) as (proxy, arguments), store_over(arguments) as store:
         proxy.refusing = True
         with pytest.raises(Unavailable, match="nothing was changed"):
             await store.append(registration("ann@example.com"), EPOCH)
 
 
-@pytest.mark.usefixtures("short_deadline")
 async def test_what_was_sent_and_never_answered_is_an_unknown_outcome(
-    weak: tuple[ShardStore, Proxy], connection: asyncpg.Connection
+    weak: tuple[ShardStore, Proxy], connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, proxy = weak
+    shorten(monkeypatch)
     proxy.cut_next_reply = proxy.refusing = True
     user = registration("ann@example.com", key=b"k")
     with pytest.raises(OutcomeUnknown):
         await store.append(user, EPOCH)
     assert await total(connection) == 2
     proxy.refusing = False
+    monkeypatch.undo()
     again = await store.append(registration("ann@example.com", key=b"k"), EPOCH)
     assert (again.result, again.stream) == (Result.REPEATED, user.stream)
 
 
-@pytest.mark.usefixtures("short_deadline")
 async def test_a_doubt_stays_a_doubt_when_the_next_attempt_is_only_refused(
-    shard: Database, connection: asyncpg.Connection
+    shard: Database, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with proxied(shard) as (proxy, arguments):
         arguments["server_settings"] = {"lock_timeout": "100"}
         async with store_over(arguments) as store:
             await store.append(registration("first@example.com"), EPOCH)
             user = registration("ann@example.com")
+            shorten(monkeypatch)
             proxy.flowing.clear()
             waiting = asyncio.ensure_future(store.append(user, EPOCH))
             async with connection.transaction():
@@ -166,15 +177,16 @@ async def test_a_doubt_stays_a_doubt_when_the_next_attempt_is_only_refused(
                     await waiting
 
 
-@pytest.mark.usefixtures("short_deadline")
 async def test_a_frozen_server_gives_an_unknown_outcome_in_time_and_the_lane_goes_on(
-    weak: tuple[ShardStore, Proxy],
+    weak: tuple[ShardStore, Proxy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, proxy = weak
+    shorten(monkeypatch)
     proxy.flowing.clear()
     with pytest.raises(OutcomeUnknown):
-        await asyncio.wait_for(store.append(registration("ann@example.com"), EPOCH), 5)
+        await asyncio.wait_for(store.append(registration("ann@example.com"), EPOCH), 10)
     proxy.flowing.set()
+    monkeypatch.undo()
     assert (await store.append(registration("bob@example.com"), EPOCH)).result is Result.DONE
 
 
