@@ -1,7 +1,6 @@
 """Passwords over HTTP: set, verify by id and by login name, upgrade, the same time for nobody, shedding."""
 
 import asyncio
-import statistics
 import time
 from uuid import uuid4
 
@@ -54,21 +53,21 @@ async def test_nobody_is_answered_like_a_wrong_password(api: Api) -> None:
 
 
 async def test_verifying_takes_as_long_for_nobody(api: Api) -> None:
+    """The quickest of several tries each, taken in turn: what else the machine does falls on all alike."""
     user = await api.user(password=PASSWORD)
-
-    async def seconds(path: str) -> float:
-        times = []
-        for _ in range(7):
+    paths = {
+        "somebody": f"/v1/login-names/email/{user['email']}",
+        "nobody": f"/v1/login-names/email/{some_email()}",
+        "nonsense": "/v1/users/nonsense",
+    }
+    quickest = dict.fromkeys(paths, 60.0)
+    for _ in range(10):
+        for who, path in paths.items():
             started = time.perf_counter()
             await api("POST", f"{path}/password/verify", {"password": "wrong password"})
-            times.append(time.perf_counter() - started)
-        return statistics.median(times)
-
-    somebody = await seconds(f"/v1/login-names/email/{user['email']}")
-    nobody = await seconds(f"/v1/login-names/email/{some_email()}")
-    nonsense = await seconds("/v1/users/nonsense")
-    assert nobody == pytest.approx(somebody, rel=0.6)
-    assert nonsense == pytest.approx(somebody, rel=0.6)
+            quickest[who] = min(quickest[who], time.perf_counter() - started)
+    assert 0.5 < quickest["nobody"] / quickest["somebody"] < 2.0
+    assert 0.5 < quickest["nonsense"] / quickest["somebody"] < 2.0
 
 
 async def test_a_suspended_user_is_told_apart_only_with_the_right_password(api: Api) -> None:
