@@ -92,6 +92,7 @@ def _measure_throughput(scratch: Path, options: argparse.Namespace, console: Con
                     console.print(
                         f"run {run + 1}/{options.runs}  {system.name:<10} {lanes:>3} in flight  "
                         f"{facts['per_second']:>8,.0f}/s  p50 {facts['p50_ms']:.2f} ms  p99 {facts['p99_ms']:.2f} ms"
+                        + (f"  {facts['refused']:.0f} refused" if facts["refused"] else "")
                     )
             finally:
                 system.stop()
@@ -100,13 +101,12 @@ def _measure_throughput(scratch: Path, options: argparse.Namespace, console: Con
 
 def _measure_one(system: System, lanes: int, seconds: float) -> dict[str, float]:
     result = system.measure(lanes, seconds)
-    if result.failed:
-        raise RuntimeError(f"{system.name} refused {result.failed} of {result.failed + result.succeeded} writes")
     return {
         "per_second": result.per_second,
         "p50_ms": result.percentile_ms(50),
         "p99_ms": result.percentile_ms(99),
         "writes": result.succeeded,
+        "refused": result.failed,
     }
 
 
