@@ -1,1 +1,1 @@
-"""Work on whole deployments, for operators: import, export, verify. Straight on the shards, while the service serves."""
+"""Work on whole deployments, for operators: import, export, verify. On the shards, while the service serves."""

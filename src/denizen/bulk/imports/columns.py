@@ -28,22 +28,22 @@ def resolve(header: Sequence[str], mapping: Mapping[str, str], ignore: Sequence[
     if len(set(header)) != len(header):
         twice = next(name for name in header if header.count(name) > 1)
         raise BadColumnsError(f"the header names the column {twice!r} twice")
-    for field, column in mapping.items():
-        if not is_field(field):
-            raise BadColumnsError(f"--map {field}={column}: {field!r} is no field; known are {', '.join(FIELDS)}")
+    for name, column in mapping.items():
+        if not is_field(name):
+            raise BadColumnsError(f"--map {name}={column}: {name!r} is no field; known are {', '.join(FIELDS)}")
         if column not in header:
-            raise BadColumnsError(f"--map {field}={column}: no column {column!r}; there are {', '.join(header)}")
+            raise BadColumnsError(f"--map {name}={column}: no column {column!r}; there are {', '.join(header)}")
     for column in ignore:
         if column not in header:
             raise BadColumnsError(f"--ignore {column}: no such column; there are {', '.join(header)}")
-    by_column = {column: field for field, column in mapping.items()}
+    by_column = {column: name for name, column in mapping.items()}
     fields: list[str | None] = []
     for column in header:
-        field = by_column.get(column, None if column in ignore else column)
+        field: str | None = by_column.get(column, None if column in ignore else column)
         if field is not None and not is_field(field) and field not in EXPORTED:
             raise BadColumnsError(
-                f"the column {column!r} is no field; map it (--map FIELD={column}) or leave it out (--ignore {column}). "
-                f"Fields: {', '.join(FIELDS)}, attributes.NAME"
+                f"the column {column!r} is no field; map it (--map FIELD={column}) or leave it out (--ignore {column})."
+                f" Fields: {', '.join(FIELDS)}, attributes.NAME"
             )
         fields.append(field)
     given = [field for field in fields if field is not None]

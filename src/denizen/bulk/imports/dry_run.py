@@ -1,11 +1,13 @@
 """--dry-run: everything is read, validated and looked up, nothing is written.
 
 Duplicates within the file are found over all workers in bounded memory: each accepted row leaves the 128-bit hashes of
-its login names in one of 64 scratch files, chosen by the hash; at the end they are sorted, one file at a time.
+its login names in one of 256 scratch files, chosen by the hash; at the end they are sorted, one file at a time.
 """
 
 import asyncio
+import os
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from pathlib import Path
 from struct import Struct
 from typing import IO, Any, Final
@@ -16,7 +18,7 @@ from denizen.bulk.imports.people import Name, Person
 from denizen.bulk.imports.steps import Append, Reserve
 from denizen.bulk.shards import Shards
 
-_PARTS: Final = 64
+_PARTS: Final = 256
 _record: Final = Struct(">16sQ")
 
 
@@ -25,8 +27,7 @@ class DryRun:
 
     def __init__(self, shards: Shards, scratch: Path) -> None:
         self._shards = shards
-        directory = scratch / f"{id(self):x}-{xxhash.xxh3_64_hexdigest(str(scratch))[:4]}"
-        self._directory = directory
+        self._directory = scratch / f"worker-{os.getpid()}"
         self._files: list[IO[bytes]] = []
 
     async def look(self, people: Sequence[Person], names: Sequence[Name]) -> None:
@@ -53,17 +54,14 @@ class DryRun:
 
     def _by_shard(self, items: Sequence[Any]) -> dict[Any, list[Any]]:
         groups: dict[Any, list[Any]] = {}
-        for item in sorted(items, key=lambda each: each.bucket):  # type: ignore[no-any-return]
+        for item in sorted(items, key=attrgetter("bucket")):
             groups.setdefault(self._shards.map.shard_of(item.bucket), []).append(item)
         return groups
 
     def _note(self, line: int, names: list[tuple[int, bytes]]) -> None:
         if not self._files:
-            import os
-
-            directory = self._directory.with_name(f"worker-{os.getpid()}")
-            directory.mkdir(parents=True)
-            self._files = [(directory / f"{part:02}").open("wb") for part in range(_PARTS)]
+            self._directory.mkdir(parents=True)
+            self._files = [(self._directory / f"{part:03}").open("wb") for part in range(_PARTS)]
         for kind, value in names:
             digest = xxhash.xxh3_128_digest(b"%d\0%b" % (kind, value))
             self._files[digest[0] % _PARTS].write(_record.pack(digest, line))
@@ -72,7 +70,7 @@ class DryRun:
 def duplicates(scratch: Path) -> Iterator[tuple[int, int]]:
     """Lines that have a login name of an earlier line, with that line."""
     for part in range(_PARTS):
-        content = b"".join(path.read_bytes() for path in sorted(scratch.glob(f"*/{part:02}")))
+        content = b"".join(path.read_bytes() for path in sorted(scratch.glob(f"*/{part:03}")))
         before: tuple[bytes, int] | None = None
         for digest, line in sorted(_record.iter_unpack(content)):
             if before is not None and before[0] == digest:

@@ -151,7 +151,7 @@ def _all(directory: Path) -> Iterator[tuple[Path, Header, list[WindowLine], bool
 def _read(path: Path) -> tuple[Header | None, list[WindowLine], bool, int]:
     """Header, durable windows, whether it is finished, and the length of its whole lines."""
     header = None
-    done = []
+    done: list[WindowLine] = []
     whole = 0
     for line in path.read_bytes().splitlines(keepends=True):
         if not line.endswith(b"\n"):

@@ -1,13 +1,12 @@
-"""What parent and workers say to each other: frames of MessagePack over pipes, four bytes of length before each."""
+"""What parent and workers say to each other; see bulk/frames.py for how."""
 
-import asyncio
 from typing import Final
 from uuid import UUID
 
 import msgspec
 from msgspec import Struct
 
-from denizen import limits
+from denizen.bulk.frames import Trouble
 
 
 class Plan(Struct, frozen=True, tag="plan"):
@@ -65,33 +64,7 @@ class Report(Struct, tag="report"):
     problems: list[Problem] = []
 
 
-class Trouble(Struct, frozen=True, tag="trouble"):
-    """From a worker, its last word: why it cannot go on."""
-
-    code: str
-    detail: str
-
-
-ToWorker = Plan | Window
 FromWorker = Ready | Report | Trouble
 
-encode: Final = msgspec.msgpack.Encoder().encode
-decode_for_worker: Final = msgspec.msgpack.Decoder(ToWorker).decode
+decode_for_worker: Final = msgspec.msgpack.Decoder(Plan | Window).decode
 decode_for_parent: Final = msgspec.msgpack.Decoder(FromWorker).decode
-
-
-def frame(message: ToWorker | FromWorker) -> bytes:
-    """The message as it goes over the pipe."""
-    content = encode(message)
-    return len(content).to_bytes(4, "big") + content
-
-
-async def read_frame(reader: asyncio.StreamReader) -> bytes | None:
-    """The next frame's content, None at the end of the pipe."""
-    try:
-        size = int.from_bytes(await reader.readexactly(4), "big")
-        if size > limits.import_frame_bytes_max:
-            raise ValueError(f"a frame of {size} bytes")
-        return await reader.readexactly(size)
-    except (asyncio.IncompleteReadError, ConnectionError):
-        return None

@@ -15,6 +15,7 @@ from xxhash import xxh3_64_intdigest, xxh3_128_digest
 
 from denizen.bulk.imports import rows
 from denizen.bulk.imports.fates import Fate
+from denizen.bulk.normal import LoginNamesOf
 from denizen.errors import Invalid
 from denizen.events.codec import codec
 from denizen.events.login_name_events import LoginNameConfirmed, LoginNameReserved
@@ -25,7 +26,6 @@ from denizen.users.commands import Registration
 from denizen.users.events import UserRegistered
 from denizen.users.evolve import fold
 from denizen.users.login_names import LoginNameKind
-from denizen.users.state import User, login_names
 
 _RESERVE, _CONFIRM = (
     1,
@@ -121,9 +121,7 @@ class Maker:
         self._time = started_ms << 16 | 0x8000
         self._seed = seed
         self._kinds = kinds
-        self._has_email = LoginNameKind.EMAIL in kinds
-        self._has_username = LoginNameKind.USERNAME in kinds
-        self._has_phone = LoginNameKind.PHONE in kinds
+        self._names = LoginNamesOf(seed, kinds)
 
     def person(self, line: int, registration: Registration, *, suspended: bool = False) -> tuple[Person, list[Name]]:
         """The user that this line becomes; `Rejected` if it has no login name of the deployment's kinds."""
@@ -136,7 +134,7 @@ class Maker:
             user = fold(events) or user
         person: Person | None = None
         names = []
-        for kind, value in self._names(user):
+        for kind, value in self._names.normal(user):
             raw = value.encode()
             key = b"%d\0%b" % (kind, raw)
             bucket = xxh3_64_intdigest(key, self._seed) % BUCKETS
@@ -163,22 +161,6 @@ class Maker:
         for name in names:
             if name.person is person:
                 name.data = _encode_name(NameData(name.kind, name.value.decode(), person.id, person.command))
-
-    def _names(self, user: User) -> list[tuple[int, str]]:
-        """The same as `login_names`, quicker for names in ASCII: they are valid, so only their case can differ."""
-        email, username = user.email, user.username
-        if (
-            (email is not None and (not email.isascii() or "xn--" in email.lower()))
-            or (username is not None and not username.isascii())
-            or (self._has_phone and user.phone is not None)
-        ):
-            return [(name.kind.value, name.value) for name in login_names(user, self._kinds)]
-        names = []
-        if email is not None and self._has_email:
-            names.append((LoginNameKind.EMAIL.value, email.lower()))
-        if username is not None and self._has_username:
-            names.append((LoginNameKind.USERNAME.value, username.lower()))
-        return names
 
     def _new(self, line: int, bucket: int) -> Person:
         noise = xxh3_64_intdigest(b"%b%d" % (self._key, line)) & _NOISE

@@ -52,7 +52,7 @@ class Rejects:
                 handle = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600)
             except OSError as error:
                 raise Invalid(
-                    f"the rejected rows cannot be written to {self.path}: {error.strerror}; choose a file with --rejects"
+                    f"{self.path} cannot be written: {error.strerror}; choose another file (--rejects)"
                 ) from error
             os.ftruncate(handle, self.bytes)
             os.lseek(handle, self.bytes, os.SEEK_SET)

@@ -1,7 +1,7 @@
 """An import from beginning to end, as the parent process runs it.
 
-One thread reads and cuts the input; each worker has one window at a time; what a worker reports is durable and goes into
-the file of rejected rows and the journal, in this order. A stop (Ctrl-C) lets the windows in hand finish.
+One thread reads and cuts the input; each worker has one window at a time; what a worker reports is durable and goes
+into the file of rejected rows and the journal, in this order. A stop (Ctrl-C) lets the windows in hand finish.
 """
 
 import asyncio
@@ -19,19 +19,20 @@ from uuid import uuid4
 from msgspec import Struct
 
 from denizen import limits
+from denizen.bulk.frames import Hand, start_hands
 from denizen.bulk.imports import journal as journals
 from denizen.bulk.imports.columns import read_header, resolve
-from denizen.bulk.imports.crew import Hand, start_crew
 from denizen.bulk.imports.dry_run import duplicates
 from denizen.bulk.imports.feed import Feed
 from denizen.bulk.imports.journal import Journal
-from denizen.bulk.imports.messages import Plan, Problem, Report
+from denizen.bulk.imports.messages import Plan, Problem, Report, decode_for_parent
 from denizen.bulk.imports.rejects import Rejects
 from denizen.bulk.imports.source import STANDARD_INPUT, Source, head_hash, open_source
 from denizen.bulk.imports.windows import Cut, cut
 from denizen.deployment.layout import Deployment
 from denizen.errors import BadDeployment, LoginNameTaken
 
+_WORKER = "denizen.bulk.imports.worker"
 COUNTS = ("rows", "imported", "before", "updated", "unchanged", "skipped", "rejected")
 
 
@@ -112,7 +113,7 @@ class Import:
                 self._summary.resumed = journal.resumed
             self._progress.begin(source.size, self._summary)
             inherited = [] if journal is None else [journal.handle]
-            hands = await start_crew(self._options.workers, plan, inherited)
+            hands = await start_hands(self._options.workers, _WORKER, decode_for_parent, plan, inherited)
             try:
                 with self._signals(hands):
                     await self._drive(
@@ -132,7 +133,7 @@ class Import:
 
         async def keep_busy(hand: Hand) -> None:
             while (piece := await feed.next()) is not None:
-                report = await hand.work(piece.window)
+                report = await hand.ask(piece.window)
                 self._take(report, piece, journal, rejects)
 
         tasks = [asyncio.ensure_future(keep_busy(hand)) for hand in hands]

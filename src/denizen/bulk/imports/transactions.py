@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 import asyncpg
 
@@ -22,11 +22,11 @@ from denizen.bulk.shards import Patience, Shard, Shards
 from denizen.errors import Unavailable
 from denizen.events.lanes import BROKEN, PASSING
 
-Item = TypeVar("Item")
 Copied = tuple[str, Sequence[str], bytes]  # a table, its columns, its rows
 
 _LOCK: Final = """
-    select bucket, epoch, state, head from denizen.buckets where bucket = any ($1::smallint[]) order by bucket for update
+    select bucket, epoch, state, head from denizen.buckets where bucket = any ($1::smallint[])
+    order by bucket for update
 """
 _ADVANCE: Final = """
     with news as materialized (
@@ -67,28 +67,28 @@ class Prepared(Protocol):
         ...
 
 
-class Step(Protocol[Item]):
-    """One of the three steps; items have a `bucket`. `cost`: of an item's rows under the locks, in those of an event."""
+class Step(Protocol):
+    """One of the three steps; items have a `bucket`. `cost`: of an item, in events."""
 
     cost: int
 
-    def prepare(self, items: Sequence[Item]) -> Prepared:
+    def prepare(self, items: Sequence[Any]) -> Prepared:
         """Pack the rows of these items, which are in the order of buckets."""
         ...
 
-    async def look(self, connection: asyncpg.Connection, items: Sequence[Item]) -> list[Item]:
+    async def look(self, connection: asyncpg.Connection, items: Sequence[Any]) -> list[Any]:
         """Compare with what the shard has; decide what is decided by that; the items that are still to be written."""
         ...
 
-    def done(self, items: Sequence[Item]) -> None:
+    def done(self, items: Sequence[Any]) -> None:
         """These were committed."""
         ...
 
 
-class Transactions(Generic[Item]):
+class Transactions:
     """Runs one step for many items over all shards. `look_first`: expect that much of it exists already."""
 
-    def __init__(self, shards: Shards, step: Step[Item], *, look_first: bool) -> None:
+    def __init__(self, shards: Shards, step: Step, *, look_first: bool) -> None:
         self._shards = shards
         self._step = step
         self._look_first = look_first
@@ -132,7 +132,7 @@ class Transactions(Generic[Item]):
             try:
                 connection = await shard.connection()
                 if look:
-                    items = await self._step.look(connection, items)
+                    items = list(await self._step.look(connection, items))
                     look = False
                 if items:
                     await self._transact(connection, items)

@@ -6,33 +6,22 @@ the journal's lock as well, so that nobody can resume the import while any proce
 
 import asyncio
 import gc
-import os
 import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import asyncpg
 import uvloop
 
 from denizen import limits
+from denizen.bulk.frames import Trouble, first_cause, pipes, read_frame
 from denizen.bulk.imports import lines
 from denizen.bulk.imports.conflicts import Conflicts
 from denizen.bulk.imports.dry_run import DryRun
 from denizen.bulk.imports.fates import Imported, Taken
-from denizen.bulk.imports.messages import (
-    FromWorker,
-    Plan,
-    Problem,
-    Ready,
-    Report,
-    Trouble,
-    Window,
-    decode_for_worker,
-    frame,
-    read_frame,
-)
+from denizen.bulk.imports.messages import Plan, Problem, Ready, Report, Window, decode_for_worker
 from denizen.bulk.imports.people import Maker, Name, Person
 from denizen.bulk.imports.rounds import Rounds
 from denizen.bulk.imports.settling import Settler
@@ -186,21 +175,9 @@ def _problem(line: int, rejected: Rejected, raw: bytes, *, conflict: bool = Fals
     return Problem(line, rejected.code, rejected.field, rejected.detail, text, conflict)
 
 
-async def _pipes() -> tuple[asyncio.StreamReader, Any]:
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader(limit=1 << 20)
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(0, "rb", buffering=0))
-    return reader, os.fdopen(os.dup(1), "wb")
-
-
 async def serve() -> None:
     """Work until the parent closes the pipe."""
-    reader, output = await _pipes()
-
-    def send(message: FromWorker) -> None:
-        output.write(frame(message))
-        output.flush()
-
+    reader, send = await pipes()
     first = await read_frame(reader)
     if first is None:
         return
@@ -223,20 +200,13 @@ async def serve() -> None:
     except (*BROKEN, asyncpg.PostgresError) as error:
         send(Trouble("unavailable", f"a shard failed: {type(error).__name__}: {error}"))
     except ExceptionGroup as group:
-        expected, rest = group.split((DenizenError, *BROKEN, asyncpg.PostgresError))
-        if rest is not None or expected is None:
+        cause = first_cause(group)
+        if not isinstance(cause, DenizenError | asyncpg.PostgresError | BROKEN):
             raise
-        cause = _first(expected)
         send(Trouble(getattr(cause, "code", "unavailable"), str(cause) or type(cause).__name__))
     finally:
         if worker is not None:
             await worker.close()
-
-
-def _first(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def main() -> None:

@@ -1,0 +1,42 @@
+"""The login names of a user with their buckets: the same as `users.state.login_names`, quicker for the common case."""
+
+from xxhash import xxh3_64_intdigest
+
+from denizen.sharding.ids import BUCKETS
+from denizen.users.login_names import LoginNameKind
+from denizen.users.state import User, login_names
+
+_EMAIL, _USERNAME = LoginNameKind.EMAIL.value, LoginNameKind.USERNAME.value
+
+
+class LoginNamesOf:
+    """Call it with a user: (kind, normalised value, bucket) of each login name."""
+
+    def __init__(self, seed: int, kinds: frozenset[LoginNameKind]) -> None:
+        self._seed = seed
+        self._kinds = kinds
+        self._email = LoginNameKind.EMAIL in kinds
+        self._username = LoginNameKind.USERNAME in kinds
+        self._phone = LoginNameKind.PHONE in kinds
+
+    def __call__(self, user: User) -> list[tuple[int, str, int]]:
+        return [
+            (kind, value, xxh3_64_intdigest(b"%d\0%b" % (kind, value.encode()), self._seed) % BUCKETS)
+            for kind, value in self.normal(user)
+        ]
+
+    def normal(self, user: User) -> list[tuple[int, str]]:
+        """Kind and normalised value. A name in ASCII is valid already, so only its case can differ."""
+        email, username = user.email, user.username
+        if (
+            (email is not None and (not email.isascii() or "xn--" in email.lower()))
+            or (username is not None and not username.isascii())
+            or (self._phone and user.phone is not None)
+        ):
+            return [(name.kind.value, name.value) for name in login_names(user, self._kinds)]
+        names = []
+        if email is not None and self._email:
+            names.append((_EMAIL, email.lower()))
+        if username is not None and self._username:
+            names.append((_USERNAME, username.lower()))
+        return names
