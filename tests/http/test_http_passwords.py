@@ -66,8 +66,18 @@ async def test_verifying_takes_as_long_for_nobody(api: Api) -> None:
             started = time.perf_counter()
             await api("POST", f"{path}/password/verify", {"password": "wrong password"})
             quickest[who] = min(quickest[who], time.perf_counter() - started)
-    assert 0.5 < quickest["nobody"] / quickest["somebody"] < 2.0
-    assert 0.5 < quickest["nonsense"] / quickest["somebody"] < 2.0
+    # Loose, for machines with other work: without the dummy it would be a twentieth. What makes it the same is below.
+    assert 0.25 < quickest["nobody"] / quickest["somebody"] < 4.0
+    assert 0.25 < quickest["nonsense"] / quickest["somebody"] < 4.0
+
+
+async def test_the_dummy_hash_costs_what_a_real_one_costs(api: Api) -> None:
+    pool = PasswordPool(threads=1)
+    await pool.start()
+    real = await pool.hash(PASSWORD)
+    assert pool._dummy.split("$")[1:4] == real.split("$")[1:4]  # argon2id, its version, its parameters
+    assert len(pool._dummy) == len(real)
+    pool.stop()
 
 
 async def test_a_suspended_user_is_told_apart_only_with_the_right_password(api: Api) -> None:
