@@ -13,8 +13,8 @@ from typing import Any, Final
 # country, language, dialling code, given names, family names: each with its spelling in ASCII
 _PLACES: Final = (
     ("DE", "de-DE", "49", "Jürgen/juergen Anna/anna Lukas/lukas Zoë/zoe", "Müller/mueller Schäfer/schaefer Weiß/weiss"),
-    ("FR", "fr-FR", "33", "Chloé/chloe Rémi/remi Élodie/elodie Hugo/hugo", "Lefèvre/lefevre Moreau/moreau Gauthier/gauthier"),
-    ("PL", "pl-PL", "48", "Łukasz/lukasz Zofia/zofia Michał/michal", "Wiśniewski/wisniewski Wójcik/wojcik Kamińska/kaminska"),
+    ("FR", "fr-FR", "33", "Chloé/chloe Rémi/remi Élodie/elodie", "Lefèvre/lefevre Moreau/moreau Gauthier/gauthier"),
+    ("PL", "pl-PL", "48", "Łukasz/lukasz Michał/michal", "Wiśniewski/wisniewski Wójcik/wojcik Kamińska/kaminska"),
     ("GR", "el-GR", "30", "Ελένη/eleni Γιώργος/giorgos Μαρία/maria", "Παπαδόπουλος/papadopoulos Νικολαΐδης/nikolaidis"),
     ("RU", "ru-RU", "7", "Анна/anna Дмитрий/dmitri Ольга/olga", "Иванова/ivanova Смирнов/smirnov Кузнецов/kuznetsov"),
     ("JP", "ja-JP", "81", "さくら/sakura 健太/kenta 美咲/misaki", "佐藤/sato 鈴木/suzuki 高橋/takahashi"),

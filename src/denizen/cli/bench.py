@@ -1,0 +1,40 @@
+"""`denizen bench`: benchmarks, each against something else on the same machine in the same run."""
+
+from typing import Annotated
+
+from cyclopts import App, Parameter
+from cyclopts.validators import Number
+
+app = App(
+    name="bench",
+    help="""Measure Denizen on this machine: throwaway deployments, results as ratios.
+
+Tables are printed and written to bench-results/ as JSON.
+
+Examples:
+
+    denizen bench import --rows 1000000
+    denizen bench verify
+""",
+    help_format="plaintext",
+)
+
+Rows = Annotated[int, Parameter(help="People to generate.", validator=Number(gte=1))]
+Runs = Annotated[int, Parameter(help="How often; the median counts.", validator=Number(gte=1))]
+Shards = Annotated[int, Parameter(help="PostgreSQL servers.", validator=Number(gte=1, lte=64))]
+
+
+@app.command(name="import")
+def import_(*, rows: Rows = 1_000_000, runs: Runs = 3, shards: Shards = 4, workers: int | None = None) -> None:
+    """An import against a raw binary COPY of the rows that it made."""
+    from denizen.bench.importing import run
+
+    run(rows=rows, runs=runs, shards=shards, workers=workers)
+
+
+@app.command
+def verify(*, rows: Rows = 500_000, runs: Runs = 3, shards: Shards = 4) -> None:
+    """The rate of `denizen verify`."""
+    from denizen.bench.verifying import run
+
+    run(rows=rows, runs=runs, shards=shards)
