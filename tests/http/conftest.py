@@ -15,9 +15,10 @@ from denizen.testing.postgres import ThrowawayServer
 @pytest.fixture(scope="session")
 def server(postgres_server: ThrowawayServer) -> Iterator[RunningServer]:
     databases = [postgres_server.create_database() for _ in range(2)]
-    with running_server(databases) as running:
+    read_database = postgres_server.create_database(template="template0")
+    with running_server(databases, read_database=read_database) as running:
         yield running
-    for database in databases:
+    for database in (*databases, read_database):
         postgres_server.drop_database(database)
 
 

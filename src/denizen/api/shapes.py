@@ -152,10 +152,16 @@ class WrittenUser(UserDocument):
 
 
 class UserPage(Struct):
-    """A page of users in the stable order of the deployment; `next_cursor` is null on the last one."""
+    """A page of users; `next_cursor` is null on the last one.
+
+    A search is answered by the directory, which follows the writes: everything recorded until `as_of` is in it.
+    `stale`: the `position` asked for was not there in time. The list of all users is always current: no `as_of`.
+    """
 
     items: list[UserDocument]
     next_cursor: str | None
+    as_of: datetime | None = None
+    stale: bool = False
 
 
 class EventDocument(Struct):

@@ -116,7 +116,8 @@ class Request:
                 return value.astimezone(UTC)
         except (msgspec.ValidationError, OverflowError):
             pass
-        detail = f"`{name}` must be a version or an RFC 3339 time such as 2026-01-31T12:00:00Z"
+        what = "a version or an RFC 3339 time" if name == "as_of" else "an RFC 3339 time"
+        detail = f"`{name}` must be {what} such as 2026-01-31T12:00:00Z"
         raise InvalidParameter(name, "time", detail)
 
     # Body

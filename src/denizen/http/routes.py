@@ -17,7 +17,8 @@ from denizen.http.handlers import batches, keys, login_names, system, users
 from denizen.http.replies import JSON, Reply
 from denizen.http.requests import Request
 from denizen.http.services import Services
-from denizen.limits import batch_body_bytes_max, body_bytes_max, page_events_max, page_users_max
+from denizen.limits import batch_body_bytes_max, body_bytes_max, page_events_max, page_users_max, search_text_chars_max
+from denizen.projections.directory.search import SORTS
 
 Handler = Callable[[Services, Request], Awaitable[Reply]]
 Problems = tuple[type[DenizenError], ...]
@@ -112,6 +113,33 @@ def _limit(largest: int) -> Query:
     return Query("limit", _LIMIT, {"type": "integer", "minimum": 1, "maximum": largest, "default": 100})
 
 
+_TEXT: Final = {"type": "string", "minLength": 1, "maxLength": search_text_chars_max}
+_TIME: Final = {"type": "string", "format": "date-time"}
+_POSITION: Final = Query(
+    "position",
+    "Wait a moment until the answer has this position, of a write of this session; else it says that it is `stale`.",
+    {"type": "string"},
+)
+_SEARCH: Final = (
+    Query("name", "Words, each the beginning of a word of the name, in any script.", _TEXT),
+    Query("email", "The beginning of the email.", _TEXT),
+    Query("username", "The beginning of the username.", _TEXT),
+    Query("status", "The status.", {"type": "string", "enum": ["active", "suspended"]}),
+    Query("country", "The country.", _TEXT),
+    Query("attributes", 'Attributes and their values, as a JSON object: `{"plan":"gold"}`.', {"type": "string"}),
+    Query("created_from", "Created at this time or later.", _TIME),
+    Query("created_before", "Created before this time.", _TIME),
+    Query("updated_from", "Changed last at this time or later.", _TIME),
+    Query("updated_before", "Changed last before this time.", _TIME),
+    Query(
+        "sort",
+        "The order; with `-` the other way round. Without it, the one in which the answer comes quickest.",
+        {"type": "string", "enum": [sign + sort for sort in SORTS for sign in ("", "-")]},
+    ),
+    _POSITION,
+)
+
+
 _USERS: Final = (
     Route(
         name="create_user", method="POST", path="/v1/users", handler=users.create_user, scope=WRITE,
@@ -120,8 +148,10 @@ _USERS: Final = (
     ),
     Route(
         name="list_users", method="GET", path="/v1/users", handler=users.list_users, scope=READ,
-        summary="List users in a stable order over all shards", reply=shapes.UserPage,
+        summary="List all users in a stable order over all shards, or search them in the directory",
+        reply=shapes.UserPage,
         query=(
+            *_SEARCH,
             Query("cursor", "`next_cursor` of the page before. Opaque; never expires.", {"type": "string"}),
             _limit(page_users_max),
         ),

@@ -31,6 +31,7 @@ from denizen.http.metrics import GatewayMetrics
 from denizen.http.passwords import PasswordPool
 from denizen.http.services import Services
 from denizen.limits import connections_max, drain_s, gc_allocations, header_bytes_max, header_read_ms
+from denizen.projections.reading import ReadModels
 from denizen.service.gateway import Gateway as Engine
 from denizen.sharding.bucket_map import LocalMapSource
 from denizen.users.login_names import LoginNameKind
@@ -49,7 +50,11 @@ async def _serve(deployment: Deployment, host: str, port: int) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _asked_to_stop, stop)
-    async with engine_of(deployment) as engine, listening(engine, host, port, log=True):
+    async with (
+        engine_of(deployment) as engine,
+        ReadModels(deployment.read_connect_args) as reads,
+        listening(engine, host, port, reads=reads, log=True),
+    ):
         _calm_the_collector()
         _log.info("gateway_ready", address=f"{host}:{port}", deployment=str(deployment.id))
         await stop.wait()
@@ -85,11 +90,16 @@ def engine_of(deployment: Deployment) -> Engine:
 
 
 @asynccontextmanager
-async def listening(engine: Engine, host: str, port: int, *, log: bool = False) -> AsyncIterator[Services]:
-    """Serve a started engine over HTTP for the length of the block; at its end requests under way are finished."""
+async def listening(
+    engine: Engine, host: str, port: int, *, reads: ReadModels | None = None, log: bool = False
+) -> AsyncIterator[Services]:
+    """Serve a started engine over HTTP for the length of the block; at its end requests under way are finished.
+
+    `reads` are the read models; whoever gives them starts and stops them.
+    """
     _require_free(host, port)
     metrics = GatewayMetrics()
-    services = Services(engine.users, engine.keys, PasswordPool(), Limiter(), RecentKeys(), metrics)
+    services = Services(engine.users, engine.keys, PasswordPool(), Limiter(), RecentKeys(), metrics, reads)
     access_log = AccessLog(_write_line, metrics.log_lines_lost.inc) if log else None
     server = _http_server(Gateway(services, access_log), host, port)
     await services.passwords.start()

@@ -6,6 +6,7 @@ from denizen.http.idempotency import RecentKeys
 from denizen.http.limiter import Limiter
 from denizen.http.metrics import GatewayMetrics
 from denizen.http.passwords import PasswordPool
+from denizen.projections.reading import ReadModels
 from denizen.service import UserService
 from denizen.service.keys import KeyRing
 
@@ -13,7 +14,7 @@ from denizen.service.keys import KeyRing
 class Services(Struct):
     """The parts of one gateway process. `stopping` turns readiness off while it drains.
 
-    `in_flight` counts the requests being answered.
+    `in_flight` counts the requests being answered. Without `reads` there is nothing to search.
     """
 
     users: UserService
@@ -22,5 +23,6 @@ class Services(Struct):
     limiter: Limiter
     recent_keys: RecentKeys
     metrics: GatewayMetrics
+    reads: ReadModels | None = None
     stopping: bool = False
     in_flight: int = 0

@@ -7,7 +7,7 @@ or not, and share the server with other tests. Use logins of your own making: ev
 import asyncio
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 
 import uvloop
 from msgspec import Struct
@@ -15,8 +15,10 @@ from msgspec import Struct
 from denizen.http.server import listening
 from denizen.http.services import Services
 from denizen.postgres.ports import find_port
+from denizen.projections.reading import ReadModels
 from denizen.testing.gateway import KINDS, running_gateway
 from denizen.testing.postgres import Database
+from denizen.testing.read_models import projecting
 from denizen.users.login_names import LoginNameKind
 
 START_S = 30.0
@@ -41,8 +43,11 @@ class RunningServer(Struct, frozen=True):
 class _Thread:
     """The server's thread: started, told to stop, joined."""
 
-    def __init__(self, databases: Sequence[Database], kinds: frozenset[LoginNameKind]) -> None:
+    def __init__(
+        self, databases: Sequence[Database], kinds: frozenset[LoginNameKind], read_database: Database | None
+    ) -> None:
         self._databases = databases
+        self._read_database = read_database
         self._kinds = kinds
         self._ready = threading.Event()
         self._stop: asyncio.Event | None = None
@@ -70,10 +75,15 @@ class _Thread:
 
     async def _serve(self) -> None:
         self._stop = asyncio.Event()
-        async with running_gateway(self._databases, kinds=self._kinds) as engine:
+        async with AsyncExitStack() as stack:
+            engine = await stack.enter_async_context(running_gateway(self._databases, kinds=self._kinds))
+            reads = None
+            if self._read_database is not None:
+                await stack.enter_async_context(projecting(self._read_database, engine.router))
+                reads = await stack.enter_async_context(ReadModels(self._read_database.connect_args))
             _, key = await engine.keys.create("tests", ["admin"])
             port = find_port(None, host=HOST)
-            async with listening(engine, HOST, port) as services:
+            async with listening(engine, HOST, port, reads=reads) as services:
                 self.server = RunningServer(HOST, port, key, services, asyncio.get_running_loop())
                 self._ready.set()
                 await self._stop.wait()
@@ -81,10 +91,13 @@ class _Thread:
 
 @contextmanager
 def running_server(
-    databases: Sequence[Database], *, kinds: frozenset[LoginNameKind] = KINDS
+    databases: Sequence[Database], *, kinds: frozenset[LoginNameKind] = KINDS, read_database: Database | None = None
 ) -> Iterator[RunningServer]:
-    """A server over these databases, one shard each, for the length of the block."""
-    thread = _Thread(databases, kinds)
+    """A server over these databases, one shard each, for the length of the block.
+
+    With an empty `read_database` there is a projector too, which keeps the read models in it.
+    """
+    thread = _Thread(databases, kinds, read_database)
     try:
         yield thread.start()
     finally:

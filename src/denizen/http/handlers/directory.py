@@ -1,0 +1,169 @@
+"""Searching users: the query's parameters to a search of the directory, its page to the document."""
+
+import binascii
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from unicodedata import normalize
+from uuid import UUID
+from zlib import crc32
+
+import msgspec
+from msgspec import Struct
+
+from denizen.api.shapes import UserPage
+from denizen.errors import Invalid, Unavailable
+from denizen.http.refusals import InvalidParameter
+from denizen.http.replies import Reply, json_reply
+from denizen.http.requests import Request
+from denizen.http.services import Services
+from denizen.http.views import user_document
+from denizen.limits import page_users_default, page_users_max, position_wait_s, search_text_chars_max
+from denizen.projections.directory.model import DIRECTORY, attribute_term
+from denizen.projections.directory.search import SORTS, Place, Search, search
+from denizen.projections.reading import ReadModels
+from denizen.sharding.ids import Position
+from denizen.users.state import Status
+
+FILTERS: Final = ("name", "email", "username", "status", "country", "attributes", "sort")
+TIMES: Final = ("created_from", "created_before", "updated_from", "updated_before")
+STATUSES: Final = {status.word: status for status in (Status.ACTIVE, Status.SUSPENDED)}
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_FORMAT: Final = b"\x02"
+
+
+def is_search(query: Mapping[str, str]) -> bool:
+    """Whether the query asks for more than the list of all users."""
+    return any(name in query for name in (*FILTERS, *TIMES))
+
+
+async def search_users(services: Services, request: Request) -> Reply:
+    """GET /v1/users with a filter or an order."""
+    reads = require_reads(services)
+    wanted = _search_of(request)
+    stale = not await reached(reads, DIRECTORY.name, request)
+    async with reads.reader() as connection:
+        freshness = await reads.freshness(connection, DIRECTORY.name)  # before: what is found is at least so fresh
+        found = await search(connection, wanted)
+    items = [user_document(user) for user in found.users]
+    cursor = None if found.next is None else _cursor(found.next, request)
+    return json_reply(UserPage(items, cursor, freshness.as_of, stale))
+
+
+def require_reads(services: Services) -> ReadModels:
+    """The read models; `Unavailable` where the gateway has none."""
+    if services.reads is None:
+        raise Unavailable("this deployment runs without read models")
+    return services.reads
+
+
+async def reached(reads: ReadModels, projection: str, request: Request) -> bool:
+    """Wait a moment for the position that the request names; whether the model has it. True if it names none."""
+    token = request.query.get("position")
+    if token is None:
+        return True
+    try:
+        position = Position.parse(token)
+    except Invalid as error:
+        raise InvalidParameter("position", "position", error.detail) from None
+    return await reads.wait_for(projection, position, position_wait_s)
+
+
+def _search_of(request: Request) -> Search:
+    query = request.query
+    sort = query.get("sort")
+    descending = sort is not None and sort.startswith("-")
+    if sort is not None and sort.removeprefix("-") not in SORTS:
+        raise InvalidParameter(
+            "sort", "sort", f"`sort` must be one of {', '.join(SORTS)}, with `-` before it to turn it"
+        )
+    status = query.get("status")
+    if status is not None and status not in STATUSES:
+        raise InvalidParameter("status", "status", f"`status` must be one of {', '.join(STATUSES)}")
+    return Search(
+        limit=request.integer("limit", page_users_default, 1, page_users_max),
+        name=_text(query, "name"),
+        email=_prefix(query, "email"),
+        username=_prefix(query, "username"),
+        status=None if status is None else STATUSES[status].value,
+        country=_text(query, "country"),
+        attributes=_attributes(query),
+        sort=None if sort is None else sort.removeprefix("-"),
+        descending=descending,
+        after=_place(request),
+        **{name: request.time(name) for name in TIMES if name in query},
+    )
+
+
+def _text(query: Mapping[str, str], name: str) -> str | None:
+    text = query.get(name)
+    if text is not None and not (0 < len(text) <= search_text_chars_max and "\0" not in text):
+        raise InvalidParameter(
+            name, "text", f"`{name}` must have 1 to {search_text_chars_max} characters, none of them NUL"
+        )
+    return text
+
+
+def _prefix(query: Mapping[str, str], name: str) -> str | None:
+    text = _text(query, name)
+    return None if text is None else normalize("NFKC", text.strip()).casefold()
+
+
+def _attributes(query: Mapping[str, str]) -> tuple[str, ...]:
+    text = query.get("attributes")
+    if text is None:
+        return ()
+    try:
+        wanted = msgspec.json.decode(text, type=dict[str, str | int | float | bool])
+    except (msgspec.DecodeError, RecursionError):
+        wanted = {}
+    terms = [attribute_term(name, value) for name, value in wanted.items()]
+    if not terms or None in terms or len(terms) > 10 or "\0" in text or "\\u0000" in text:
+        detail = (
+            '`attributes` must be a JSON object of 1 to 10 short texts, numbers or booleans, such as {"plan":"gold"}'
+        )
+        raise InvalidParameter("attributes", "attributes", detail)
+    return tuple(term for term in terms if term is not None)
+
+
+class _Mark(Struct, frozen=True, array_like=True):
+    """What a cursor holds: the search it belongs to, the key (a text, or microseconds since 1970) and the user."""
+
+    search: int
+    key: str | int
+    user_id: UUID
+
+
+def _fingerprint(request: Request) -> int:
+    rest = sorted((name, value) for name, value in request.query.items() if name not in ("cursor", "limit", "position"))
+    return crc32(repr(rest).encode())
+
+
+def _cursor(place: Place, request: Request) -> str:
+    key: Any = place.key
+    if isinstance(key, datetime):
+        key = (key - _EPOCH) // timedelta(microseconds=1)
+    data = _FORMAT + msgspec.msgpack.encode(_Mark(_fingerprint(request), key, place.user_id))
+    return urlsafe_b64encode(data + crc32(data).to_bytes(4, "big")).decode()
+
+
+def _place(request: Request) -> Place | None:
+    cursor = request.query.get("cursor")
+    if cursor is None:
+        return None
+    try:
+        data = urlsafe_b64decode(cursor) if cursor.isascii() else b""
+        body, check = data[:-4], data[-4:]
+        if body[:1] != _FORMAT or crc32(body).to_bytes(4, "big") != check:
+            raise ValueError("mangled")
+        mark = msgspec.msgpack.decode(body[1:], type=_Mark)
+    except (binascii.Error, ValueError):
+        raise InvalidParameter("cursor", "cursor", "`cursor` is not one that this service gave") from None
+    if mark.search != _fingerprint(request):
+        raise InvalidParameter(
+            "cursor", "cursor", "`cursor` belongs to another search: repeat the filters as they were"
+        )
+    key = mark.key if isinstance(mark.key, str) else _EPOCH + timedelta(microseconds=mark.key)
+    return Place(key, mark.user_id)

@@ -1,0 +1,60 @@
+"""Searching users over HTTP: the directory behind GET /v1/users."""
+
+import uuid
+from typing import Any
+from urllib.parse import quote
+
+from http_api import Api
+
+
+def query(**parameters: str) -> str:
+    return "/v1/users?" + "&".join(f"{name}={quote(value, safe='')}" for name, value in parameters.items())
+
+
+async def found(api: Api, **parameters: str) -> list[str]:
+    answer = await api("GET", query(**parameters))
+    assert answer.status == 200, answer.raw
+    return [user["email"] for user in answer.json["items"]]
+
+
+async def test_a_session_finds_what_it_has_just_written(api: Api) -> None:
+    word = uuid.uuid4().hex
+    user = await api.user(name={"given": "Jürgen", "family": f"x{word}"}, attributes={"plan": word})
+    answer = await api("GET", query(name=f"jurg x{word[:20]}", position=user["position"]))
+    assert answer.json["stale"] is False
+    expected = {name: value for name, value in user.items() if name != "position"}
+    assert answer.json["items"] == [expected]
+    assert await found(api, attributes=f'{{"plan":"{word}"}}', position=user["position"]) == [user["email"]]
+    assert await found(api, email=user["email"][:20], sort="-created") == [user["email"]]
+
+
+async def test_a_position_that_does_not_come_is_said_to_be_stale(api: Api) -> None:
+    answer = await api("GET", query(sort="name", position="000-fffffff"))
+    assert (answer.status, answer.json["stale"]) == (200, True)
+
+
+async def test_pages_are_followed_by_cursor_and_cursors_belong_to_their_search(api: Api) -> None:
+    word = f"z{uuid.uuid4().hex}"
+    users = [await api.user(display_name=f"{word} {number}") for number in range(5)]
+    for user in users:
+        await found(api, name=word, position=user["position"])
+    seen: list[Any] = []
+    more: dict[str, str] = {}
+    while True:
+        page = (await api("GET", query(name=word, sort="-updated", limit="2", **more))).json
+        seen += [user["id"] for user in page["items"]]
+        if page["next_cursor"] is None:
+            break
+        more = {"cursor": page["next_cursor"]}
+        assert (await api("GET", query(name=word, sort="updated", **more))).code == "invalid_parameter"
+    assert seen == [user["id"] for user in reversed(users)]
+
+
+async def test_what_cannot_be_searched_is_refused(api: Api) -> None:
+    for name, value in [
+        ("status", "deleted"), ("sort", "password"), ("name", ""), ("name", "a\0"), ("attributes", "{}"),
+        ("attributes", '{"a":[1]}'), ("attributes", "x"), ("created_from", "yesterday"), ("cursor", "AAAA"),
+    ]:  # fmt: skip
+        answer = await api("GET", query(**{"country": "DE", name: value}))
+        assert (answer.status, answer.code) == (400, "invalid_parameter"), (name, value, answer.raw)
+    assert (await api("GET", query(country="DE", position="nonsense"))).code == "invalid_parameter"
