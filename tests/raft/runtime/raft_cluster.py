@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,6 +12,9 @@ from denizen.raft import Node, Settings
 from denizen.raft.wal import Disk
 
 SETTINGS = Settings(secret=b"the tests' secret", election_ms=150, propose_s=15)
+
+PATIENT = replace(SETTINGS, election_ms=1500, heartbeat_ms=100)
+"""For tests in which no election may happen, however loaded the machine is."""
 
 
 class Recorder:

@@ -1,7 +1,9 @@
 """A disk that fails on purpose, and small ways to damage files."""
 
 import errno
+import os
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 from denizen.raft.wal import Disk
@@ -70,6 +72,43 @@ class FaultyDisk(Disk):
     def remove(self, path: Path) -> None:
         self._change()
         super().remove(path)
+
+
+class PowerLossDisk(FaultyDisk):
+    """Remembers what was synced; `lose_power` takes back all the rest: bytes, new names, renames and removals."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._count = count()
+        self._ids: dict[int, int] = {}
+        """Inode to a number of our own: inodes are used again, and a removed file may come back."""
+        self._bytes: dict[int, bytes] = {}
+        self._names: dict[Path, dict[str, int]] = {}
+
+    def create(self, path: Path) -> int:
+        fd = super().create(path)
+        self._ids.pop(os.fstat(fd).st_ino, None)
+        return fd
+
+    def sync(self, fd: int) -> None:
+        super().sync(fd)
+        status = os.fstat(fd)
+        self._bytes[self._id(status.st_ino)] = os.pread(fd, status.st_size, 0)
+
+    def sync_directory(self, path: Path) -> None:
+        super().sync_directory(path)
+        self._names[path] = {file.name: self._id(file.stat().st_ino) for file in path.iterdir()}
+
+    def lose_power(self) -> None:
+        """Leave on the disk what is durable, and nothing else."""
+        for directory, names in self._names.items():
+            for path in directory.iterdir():
+                path.unlink()
+            for name, id in names.items():
+                (directory / name).write_bytes(self._bytes.get(id, b""))
+
+    def _id(self, inode: int) -> int:
+        return self._ids.setdefault(inode, next(self._count))
 
 
 def flip(path: Path, offset: int, bit: int = 0) -> None:

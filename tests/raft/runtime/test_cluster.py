@@ -5,7 +5,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from raft_cluster import SETTINGS, Cluster, Recorder, eventually, free_ports
+from raft_cluster import PATIENT, SETTINGS, Cluster, Recorder, eventually, free_ports
 
 from denizen.raft import (
     BadSettings,
@@ -58,7 +58,7 @@ async def test_errors_say_what_happened(tmp_path):
 
 
 async def test_many_large_commands_and_results_pass_between_nodes(tmp_path):
-    async with Cluster(tmp_path, 3) as cluster:
+    async with Cluster(tmp_path, 3, PATIENT) as cluster:
         follower = await cluster.follower()
         assert len(await asyncio.gather(*(follower.propose(b"x" * 1_000_000) for _ in range(40)))) == 40
         results = await asyncio.gather(*(follower.propose(b"answer bytes 1000000") for _ in range(40)))
@@ -312,7 +312,7 @@ async def test_leadership_is_handed_over_on_request(tmp_path):
 
 
 async def test_more_commands_than_the_queue_holds_are_refused_not_kept(tmp_path):
-    async with Cluster(tmp_path, 3, replace(SETTINGS, proposals_waiting_max=100)) as cluster:
+    async with Cluster(tmp_path, 3, replace(PATIENT, proposals_waiting_max=100)) as cluster:
         leader = await cluster.leader()
         outcomes = await asyncio.gather(*(leader.propose(b"x") for _ in range(300)), return_exceptions=True)
         refused = [outcome for outcome in outcomes if isinstance(outcome, Overloaded)]

@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 
 import pytest
-from raft_cluster import SETTINGS, Cluster, Recorder, eventually, free_ports
+from raft_cluster import PATIENT, SETTINGS, Cluster, Recorder, eventually, free_ports
 from raft_faults import Crash, FaultyDisk, flip
 
 from denizen.raft import DiskFailed, LogDamaged, Node, OutcomeUnknown, RaftError
@@ -186,14 +186,14 @@ async def test_commands_that_arrive_during_an_fsync_share_the_next(tmp_path):
 async def test_a_slow_state_machine_does_not_cost_the_leadership(tmp_path):
     class Slow(Recorder):
         def apply(self, index: int, command: bytes) -> int:
-            time.sleep(0.002)  # the work of a slow `apply`, which holds the loop
+            time.sleep(0.01)  # the work of a slow `apply`, which holds the loop
             return super().apply(index, command)
 
-    async with Cluster(tmp_path, 3) as cluster:
+    async with Cluster(tmp_path, 3, PATIENT) as cluster:
         leader = await cluster.leader()
         term = leader.status().term
         leader._applier._machine = slow = Slow()
-        results = await asyncio.gather(*(leader.propose(b"x") for _ in range(400)))
-        assert sorted(results) == list(range(1, 401))
+        results = await asyncio.gather(*(leader.propose(b"x") for _ in range(500)))
+        assert sorted(results) == list(range(1, 501))
         assert (leader.is_leader, leader.status().term) == (True, term)
-        assert len(slow.commands) == 400
+        assert len(slow.commands) == 500

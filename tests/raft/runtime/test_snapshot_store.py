@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
-from raft_faults import Crash, FaultyDisk, flip
+from raft_faults import Crash, FaultyDisk, PowerLossDisk, flip
 
 from denizen.raft.errors import LogDamaged
 from denizen.raft.snapshot_store import SnapshotStore
@@ -132,6 +132,20 @@ def test_a_newer_transfer_replaces_a_staged_one(tmp_path):
     target.write_chunk(replace(snapshot(10), size=100, digest=b"12345678"), 0, b"x" * 10, False)
     target.write_chunk(replace(snapshot(20), size=100, digest=b"87654321"), 0, b"x" * 10, False)
     assert len(list(tmp_path.glob("*.part"))) == 1
+
+
+@pytest.mark.parametrize("step", ["save", "adopt"])
+def test_a_power_loss_right_after_a_snapshot_became_durable_keeps_it(tmp_path, step):
+    source, disk = store(tmp_path / "source"), PowerLossDisk()
+    target = store(tmp_path / "target", disk)
+    saved = source.save(snapshot(20), b"x" * 3000)
+    if step == "save":
+        target.save(snapshot(20), b"x" * 3000)
+    else:
+        send(source, target, saved)
+        target.adopt(saved)
+    disk.lose_power()
+    assert store(tmp_path / "target").read(saved) == b"x" * 3000
 
 
 def test_a_kill_at_any_step_of_receiving_and_adopting_loses_no_snapshot(tmp_path_factory):

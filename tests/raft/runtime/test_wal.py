@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from raft_faults import Crash, FaultyDisk, flip
+from raft_faults import Crash, FaultyDisk, PowerLossDisk, flip
 
 from denizen.raft.errors import DiskFailed, LogDamaged
 from denizen.raft.types import Entry, EntryKind, HardState
@@ -305,24 +305,31 @@ def test_an_installed_snapshot_that_contradicts_the_log_drops_it_all(tmp_path):
     assert recovered.entries == [entry(6, 3)]
 
 
-def test_the_log_survives_a_crash_at_any_step(tmp_path_factory):
-    """Kill at each change of the disk: everything acknowledged is there, nothing that was never written is."""
-    for crash_at in range(1, 200):
+@pytest.mark.parametrize("disk_type", [FaultyDisk, PowerLossDisk])
+def test_the_log_survives_a_crash_at_any_step(tmp_path_factory, disk_type):
+    """Kill, or cut the power, at each change of the disk: everything acknowledged is there, and nothing invented."""
+    for crash_at in range(1, 250):
         directory = tmp_path_factory.mktemp("crash")
-        disk = FaultyDisk()
+        disk = disk_type()
         disk.crash_at = crash_at
-        acknowledged, survived = 0, False
+        log = DurableLog(directory, segment_bytes=SEGMENT_BYTES, disk=disk)
+        opened, acknowledged, survived = False, 0, False
         try:
-            log = begin(directory, disk)
-            for index in range(1, 30):
-                log.save(HardState(index, 1), [entry(index, index, b"x" * 9000)])
+            log.open(new=True)
+            opened = True
+            for index in range(1, 13):
+                log.save(HardState(index, 1), [entry(index, index, b"x" * 20_000)])
                 acknowledged = index
-                log.compact(index - 10)
+                log.compact(index - 5)
             survived = True
         except Crash:
             pass
+        if isinstance(disk, PowerLossDisk):
+            disk.lose_power()
+        disk.crash_at = None
+        log.close()
         log = DurableLog(directory, segment_bytes=SEGMENT_BYTES)
-        recovered = log.open(new=acknowledged == 0)
+        recovered = log.open(new=not opened)
         log.close()
         last = recovered.entries[-1].index if recovered.entries else 0
         assert acknowledged <= last <= acknowledged + 1
