@@ -12,6 +12,9 @@ from denizen.raft.errors import RaftError
 from denizen.raft.kv.config import Config
 from denizen.raft.kv.server import KeyValueServer
 
+SWITCH_INTERVAL_S = 0.0005
+"""The thread that makes the log durable must not wait Python's 5 ms for the event loop's thread to let it run."""
+
 
 def run(config: Config, announce: Callable[[str], None] = print) -> int:
     """Serve a node; return the process's exit code: 0 when it was told to stop, 1 when it could not go on."""
@@ -30,6 +33,7 @@ async def _serve(config: Config, announce: Callable[[str], None]) -> int:
     server = KeyValueServer(config)
     await server.start()
     _quieten_collector()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     announce(f"node {config.id} serves {server.url}")
     ending = asyncio.create_task(server.wait_stopped())
     asked = asyncio.create_task(told.wait())
