@@ -42,12 +42,6 @@ def test_the_first_start_shows_an_admin_key_that_opens_the_api(running: RunningD
         assert json.load(response)["email"] == "ada@example.org"
 
 
-def test_a_lost_admin_key_is_replaced_from_the_data_directory(running: RunningDeployment) -> None:
-    key = json.loads(denizen("admin-key", "--data", running.data, "--json").stdout)["admin_key"]
-    assert key.startswith("dk_")
-    assert key != running.admin_key
-
-
 async def test_every_bucket_is_open_on_the_shard_that_the_map_names(running: RunningDeployment) -> None:
     bucket_map = read_map(running.deployment.map_path)
     for shard in bucket_map.shards:

@@ -21,7 +21,6 @@ app = App(
 app.command("denizen.cli.up:app", name="up", help="Start a deployment on this machine.")
 app.command("denizen.cli.status:app", name="status", help="What runs, and how it is.")
 app.command("denizen.cli.down:app", name="down", help="Stop the deployment that runs on this machine.")
-app.command("denizen.cli.admin_key:app", name="admin-key", help="Make another admin key, from the data directory.")
 app.command("denizen.cli.logs:app", name="logs", help="Show the logs of a deployment's processes.")
 app.command(
     "denizen.cli.gateway:app", name="gateway", help="Serve the HTTP API of a deployment, as a process of its own."
