@@ -35,6 +35,7 @@ class Progress:
         "node",
         "offset",
         "probed",
+        "probed_until",
         "round",
         "snapshot",
         "told_commit",
@@ -48,6 +49,8 @@ class Progress:
         self.next = following
         self.probed = False
         """In PROBE: an append is on its way."""
+        self.probed_until = Index(0)
+        """In PROBE: the last entry of that append, which need not be sent again if it fits."""
         self.inflight: deque[tuple[Index, int]] = deque()
         """In REPLICATE: the last index and the bytes of each unanswered append."""
         self.inflight_bytes = 0
@@ -68,12 +71,13 @@ class Progress:
         self.mode = Mode.PROBE
         self.next = Index(following)
         self.probed = False
+        self.probed_until = Index(0)
         self._forget_inflight()
 
     def replicate(self) -> None:
         """The logs agree up to `match`: send on without waiting."""
         self.mode = Mode.REPLICATE
-        self.next = Index(self.match + 1)
+        self.next = Index(max(self.match, self.probed_until) + 1)
         self._forget_inflight()
 
     def send_snapshot(self, snapshot: Snapshot, now: Millis) -> None:
@@ -82,6 +86,7 @@ class Progress:
         self.snapshot = snapshot
         self.offset = 0
         self.asked_at = now
+        self.probed_until = Index(0)
         self._forget_inflight()
 
     def sent(self, last: Index, size: int) -> None:
@@ -92,6 +97,7 @@ class Progress:
             self.inflight_bytes += size
         else:
             self.probed = True
+            self.probed_until = last
 
     def matched(self, match: Index) -> None:
         """It holds everything up to `match`, durably."""

@@ -96,7 +96,7 @@ def on_append_reply(state: State, message: AppendReply) -> None:
     answered(state, leading, progress, message.round)
     if message.repairing and message.match < progress.match:
         progress.match = message.match
-        progress.probe(message.match + 1)
+        progress.probe((message.conflict or message.match) + 1)
     if message.conflict:
         _on_conflict(state, progress, message)
     if message.match > progress.match:

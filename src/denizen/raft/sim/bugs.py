@@ -18,10 +18,11 @@ from denizen.raft.types import NO_NODE, Entry, HardState, Index, NodeId
 
 
 class Bug(Struct, frozen=True):
-    """A known bug: what is wrong, within how many seeds it has to be found, and how to put it back."""
+    """A known bug: what is wrong, within how many seeds of which profile it has to be found, and how to put it back."""
 
     name: str
     what: str
+    profile: str
     seeds_max: int
     put_back: Callable[[], AbstractContextManager[None]]
 
@@ -96,29 +97,33 @@ def _configuration_applied_too_late() -> Iterator[None]:
 BUGS = {
     bug.name: bug
     for bug in (
-        Bug("vote-not-persisted", "a node forgets its vote when it restarts", 400, _vote_not_persisted),
+        Bug("vote-not-persisted", "a node forgets its vote when it restarts", "stormy", 200, _vote_not_persisted),
         Bug(
             "old-term-by-counting",
             "a leader commits entries of older terms by counting copies (paper, figure 8)",
-            400,
+            "falling",
+            100,
             _old_term_committed_by_counting,
         ),
         Bug(
             "matching-suffix-truncated",
             "a late append cuts off entries that agree with the leader's",
-            400,
+            "drawn",
+            100,
             _matching_suffix_truncated,
         ),
         Bug(
             "read-by-old-heartbeat",
             "answers to heartbeats before the read confirm it",
-            400,
+            "drawn",
+            300,
             _read_confirmed_by_old_heartbeat,
         ),
         Bug(
             "configuration-too-late",
             "a configuration is in effect when it is applied, not when it is appended",
-            400,
+            "changing",
+            100,
             _configuration_applied_too_late,
         ),
     )

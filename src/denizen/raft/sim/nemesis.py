@@ -74,8 +74,7 @@ class Nemesis:
     def _crash_node(self, node: "SimNode") -> None:
         self._note(f"n{node.id} crashes")
         node.crash()
-        after = 2_000 if self._sim.options.quick_restarts else self._rng.choice((2_000, 100_000, 400_000))
-        self._sim.at(self._sim.now + after, self._start, node)
+        self._sim.at(self._sim.now + self._rng.choice(self._sim.options.restarts_us), self._start, node)
         for other in self._sim.nodes.values():
             if self._rng.random() < 0.5:
                 other.receive(Unreachable(node.id))
@@ -113,12 +112,12 @@ class Nemesis:
         self._sim.network.partition([node.id], [other for other in self._sim.nodes if other != node.id])
 
     def _thin_out(self, node: "SimNode") -> None:
-        """Let a node reach only one other one, so that what it replicates stays with a minority."""
+        """Let a node reach only few others, so that what it replicates stays with some."""
         others = [other for other in self._sim.nodes if other != node.id]
-        if others:
-            others.remove(self._rng.choice(others))
-            self._note(f"nothing passes from n{node.id} to {others}")
-            self._sim.network.partition([node.id], others, one_way=True)
+        self._rng.shuffle(others)
+        unreached = sorted(others[self._rng.randint(1, 2) :])
+        self._note(f"nothing passes from n{node.id} to {unreached}")
+        self._sim.network.partition([node.id], unreached, one_way=True)
 
     def _heal(self) -> None:
         self._note("all links work")
@@ -185,6 +184,10 @@ def delicate(node: "SimNode", effects: Effects) -> bool:
     write, told = effects.write, effects.leadership
     if told is not None and told.role is Role.LEADER:
         return True
-    if write is not None and (write.hard_state is not None or write.snapshot is not None):
+    if (
+        not node.sim.options.leaders_only
+        and write is not None
+        and (write.hard_state is not None or write.snapshot is not None)
+    ):
         return True
     return node.leads and any(entry.kind is EntryKind.NOTHING for entry in effects.apply)

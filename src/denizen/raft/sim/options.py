@@ -50,11 +50,14 @@ class Options:
     heartbeat_ms: int = 40
     check_quorum: bool = True
     pre_vote: bool = True
-    quick_restarts: bool = False
-    """Crashed nodes are back at once, before anything has settled."""
+    restarts_us: tuple[int, ...] = (2_000, 100_000, 400_000)
+    """How long crashed nodes stay down."""
+    leaders_only: bool = False
+    """Only what happens to leaders counts as a delicate moment."""
     chunk_bytes: int = 96
     log_kept_entries: int = 5
     append_entries_max: int = 8
+    inflight_messages_max: int = 4
 
     def settings(self, node: NodeId) -> Settings:
         """The core's settings of one node: small limits, so that each of them is met."""
@@ -66,7 +69,7 @@ class Options:
             check_quorum=self.check_quorum,
             pre_vote=self.pre_vote,
             lease_reads=self.lease_reads,
-            inflight_messages_max=4,
+            inflight_messages_max=self.inflight_messages_max,
             inflight_bytes_max=4_096,
             append_entries_max=self.append_entries_max,
             append_bytes_max=1_024,
@@ -118,22 +121,34 @@ class Options:
         options.election_ms, options.heartbeat_ms = 50, 15
         options.delay_us, options.sync_us, options.think_us = 1_000, 500, 20_000
         options.fault_every_us, options.chaos_us = 40_000, 2_500_000
-        options.snapshot_every, options.delicate, options.quick_restarts = 1_000, 0.1, True
+        options.snapshot_every, options.delicate, options.restarts_us = 1_000, 0.1, (2_000,)
+        return options
+
+    @classmethod
+    def falling(cls, rng: Random) -> "Options":
+        """A random run in which nearly every leader falls right after its election or its first commit (paper, figure
+        8).
+        """
+        options = cls.stormy(rng)
+        options.founders, options.check_quorum = 5, False
+        options.append_entries_max = options.inflight_messages_max = 1
+        options.leaders_only, options.delicate, options.restarts_us = True, 0.9, (60_000, 150_000)
         return options
 
     def make_stormy(self, rng: Random) -> None:
         """Answers take as long as the shortest time-outs: elections collide, and leaders fall as soon as they rise."""
-        self.founders, self.spares, self.clients = rng.choice((3, 5, 5)), 0, 1
+        self.founders, self.spares, self.clients = rng.choice((3, 5, 5, 5)), 0, 1
         self.election_ms, self.heartbeat_ms = 30, 10
         self.delay_us = 10_000
         self.loss, self.duplication, self.late = rng.choice((0.0, 0.1)), 0.0, rng.choice((0.05, 0.1))
         self.pre_vote, self.check_quorum, self.lease_reads = False, rng.random() < 0.3, False
         self.delicate, self.append_entries_max = 0.3, rng.choice((1, 1, 3))
-        self.quick_restarts = rng.random() < 0.7
+        self.inflight_messages_max = rng.choice((1, 1, 4))
+        self.restarts_us = rng.choice(((2_000,), (2_000, 60_000)))
         self.chaos_us, self.think_us, self.snapshot_every = 2_500_000, rng.choice((5_000, 15_000)), 1_000
         self.faults = {"crash": 2, "isolate_leader": 2, "heal": 6}
         self.fault_every_us = 30_000
 
 
-PROFILES = {"drawn": Options.drawn, "stormy": Options.stormy, "changing": Options.changing}
+PROFILES = {"drawn": Options.drawn, "stormy": Options.stormy, "falling": Options.falling, "changing": Options.changing}
 """The kinds of runs that can be asked for by name."""
