@@ -112,6 +112,12 @@ class Log:
             stop = max(bisect_right(self._ends, before + bytes_max, start, stop) - 1, start + 1)
         return self._entries[start:stop], self._ends[stop] - before
 
+    def tail_start(self, last: int, entries_max: int, bytes_max: int) -> Index:
+        """The place before the longest tail that ends with `last` and is within both limits."""
+        end = last - self.base_index
+        within = bisect_left(self._ends, self._ends[end] - bytes_max, max(end - entries_max, 0), end)
+        return Index(self.base_index + within)
+
     def bytes_after(self, index: int) -> int:
         """The bytes of all entries after an index inside the log."""
         return self._ends[-1] - self._ends[max(index - self.base_index, 0)]

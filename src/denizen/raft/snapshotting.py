@@ -121,7 +121,8 @@ def made(state: State, event: SnapshotMade) -> None:
     if state.snapshot is not None and snapshot.index <= state.snapshot.index:
         return
     state.snapshot = snapshot
-    until = Index(snapshot.index - state.settings.log_kept_entries)
+    settings = state.settings
+    until = state.log.tail_start(snapshot.index, settings.log_kept_entries, settings.log_kept_bytes)
     if until > state.log.base_index:
         state.log.compact(until)
         state.configurations.compacted(until)

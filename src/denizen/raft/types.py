@@ -179,5 +179,7 @@ class Settings(Struct, frozen=True):
     """How much of a snapshot goes into one message."""
     log_kept_entries: int = 4_096
     """How many entries before a snapshot stay in the log, so that a follower a little behind needs no snapshot."""
+    log_kept_bytes: int = 32 << 20
+    """No more than these many bytes of them, whichever is less."""
     promotion_lag_entries: int = 256
     """A joining learner whose log is at most this far behind becomes a voter."""

@@ -78,6 +78,17 @@ def test_two_snapshots_in_quick_succession_while_the_first_is_sent():
     assert lab[3].commit >= newer.index
 
 
+def test_what_is_kept_before_a_snapshot_is_bounded_in_entries_and_in_bytes():
+    for kept, settings in ((4, {"log_kept_entries": 4}), (2, {"log_kept_entries": 9, "log_kept_bytes": 2 * 124 + 10})):
+        lab = Lab(voters=(1,), **settings)
+        lab.elect(1)
+        for _ in range(20):
+            lab.write(1, b"x" * 100)
+        snapshot = lab.make_snapshot(1)
+        assert snapshot.index - lab[1].first_index + 1 == kept
+        assert len(lab.nodes[1].disk.entries) == kept
+
+
 def test_an_older_snapshot_changes_nothing():
     lab = Lab(log_kept_entries=0)
     lab.elect(1)
