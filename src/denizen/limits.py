@@ -131,6 +131,7 @@ bus_relay_pause_s = 0.006  # from one read of a relay to the next: what is commi
 bus_heads_interval_s = 0.5  # a relay looks at every bucket, and says how far they are
 bus_hint_pause_s = 0.002  # between two hints of a gateway to one relay
 bus_check_interval_s = 2.0  # a relay without events looks whether the stream is still there
+bus_last_hint_s = 0.5  # a gateway that stops
 bus_lock_retry_s = 0.5  # a relay that waits for another to end
 bus_retry_s_min = 0.1
 bus_retry_s_max = 1.0

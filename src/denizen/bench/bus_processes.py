@@ -97,6 +97,13 @@ def run_relays(pipe: Connection, shards: Shards, bus: BusSettings) -> None:
 def run_feed(pipe: Connection, shards: Shards, bus: BusSettings, bucket_map: BucketMap) -> None:
     """A feed of everything; tells when (monotonic) each event came, and how many from where."""
     came: dict[tuple[int, int], float] = {}
+    late: list[float] = []  # milliseconds by which a timer rang late: what the machine itself adds to any lag
+
+    async def tick() -> None:
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(0.02)
+            late.append((time.monotonic() - before - 0.02) * 1000)
 
     async def take(feed: EventFeed) -> None:
         while True:
@@ -109,10 +116,11 @@ def run_feed(pipe: Connection, shards: Shards, bus: BusSettings, bucket_map: Buc
             ShardReaders(shards, FixedMap(bucket_map)) as readers,
             EventFeed(bus, readers, {Bucket(bucket): 0 for bucket in range(BUCKETS)}, name="bench") as feed,
         ):
-            taking = asyncio.create_task(take(feed))
-            await _answer(pipe, {"counts": feed.counts, "came": lambda: dict(came)})
-            taking.cancel()
-            await asyncio.gather(taking, return_exceptions=True)
+            tasks = [asyncio.create_task(take(feed)), asyncio.create_task(tick())]
+            await _answer(pipe, {"counts": feed.counts, "came": lambda: dict(came), "late": lambda: list(late)})
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     uvloop.run(serve())
 

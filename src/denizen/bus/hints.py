@@ -34,10 +34,19 @@ class Hinter:
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def stop(self) -> None:
-        """Close the connection."""
+        """Send the last hints, if that is quick, and close the connection."""
+        with suppress(*TROUBLE):
+            async with asyncio.timeout(limits.bus_last_hint_s):
+                if self._bus is not None:
+                    await self._send(self._bus)
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+
+    @property
+    def connected(self) -> bool:
+        """Whether hints are sent now."""
+        return self._bus is not None
 
     def of(self, shard: ShardId) -> Appended:
         """What the shard's lanes call when a group was committed. It never waits and never fails."""
@@ -60,7 +69,7 @@ class Hinter:
             try:
                 async with connected(self._settings, "gateway") as self._bus:
                     pause = limits.bus_retry_s_min
-                    await self._send(self._bus)
+                    await self._serve(self._bus)
             except TROUBLE:
                 pass
             finally:
@@ -69,16 +78,19 @@ class Hinter:
             await asyncio.sleep(pause)
             pause = min(pause * 2, limits.bus_retry_s_max)
 
-    async def _send(self, bus: Bus) -> None:
+    async def _serve(self, bus: Bus) -> None:
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(limits.bus_retry_s_max):
                     await self._wake.wait()
             bus.check()
             self._wake.clear()
-            news, self._news = self._news, {}
-            for shard, heads in news.items():
-                if heads:
-                    await bus.client.publish(hint_subject(shard), encode_hint(heads))
-                    hints_sent.labels(shard).inc()
+            await self._send(bus)
             await asyncio.sleep(limits.bus_hint_pause_s)
+
+    async def _send(self, bus: Bus) -> None:
+        news, self._news = self._news, {}
+        for shard, heads in news.items():
+            if heads:
+                await bus.client.publish(hint_subject(shard), encode_hint(heads))
+                hints_sent.labels(shard).inc()

@@ -3,8 +3,8 @@
     take the shard's lock → open an outlet where the stream is → again and again: read what is new, publish it
 
 It looks when a gateway hints that something was committed, and at every bucket twice a second whether or not anybody
-hinted. Between two reads it pauses for some milliseconds, so that one message carries what many commits wrote. What
-goes wrong, with PostgreSQL or with the bus, ends in a new beginning; nothing that it holds in memory is needed.
+hinted. From one read to the next some milliseconds pass at least, so that one message carries what many commits wrote.
+What goes wrong, with PostgreSQL or with the bus, ends in a new beginning; nothing that it holds in memory is needed.
 
 Caller's duties: `run` until it is no longer wanted, then cancel. Any number of relays of one shard may run, anywhere:
 one publishes, the others wait for its lock.
@@ -95,7 +95,8 @@ class Relay:
         loop = asyncio.get_running_loop()
         look_at = check_at = loop.time()
         while True:
-            if loop.time() >= look_at:
+            began = loop.time()
+            if began >= look_at:
                 look_at = loop.time() + limits.bus_heads_interval_s
                 self._cursors.see(await source.heads())
                 metrics.relay_behind.labels(self.shard).set(self._cursors.behind)
@@ -105,7 +106,7 @@ class Relay:
                 await outlet.tell_heads(self._cursors)
             await self._publish_some(source, outlet, self._cursors)
             bus.check()
-            await asyncio.sleep(limits.bus_relay_pause_s)
+            await asyncio.sleep(began + limits.bus_relay_pause_s - loop.time())
             await self._until(look_at)
 
     async def _publish_some(self, source: Source, outlet: Outlet, cursors: Cursors) -> None:
