@@ -82,7 +82,7 @@ class Tour:
         )
 
     async def _race(self, session: aiohttp.ClientSession) -> None:
-        self._say(f"{RACERS} sign-ups race for one email and one username, which live on different shards.")
+        self._say(f"{RACERS} sign-ups race for one email and one username, which live in different buckets.")
         names = {"email": "first.come@example.org", "username": "first.served"}
 
         async def sign_up() -> int:
