@@ -1,16 +1,13 @@
-"""`denizen export`: all users to a file, which `denizen import` takes back."""
+"""`denizen export`: all users to a file or to standard output."""
 
 import asyncio
-import os
 import sys
-import time
 from typing import Annotated, Literal
 
 import msgspec
 from cyclopts import App, Parameter
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from denizen.cli.options import DataOption, JsonOption, data_directory
 
@@ -18,94 +15,67 @@ app = App(
     name="export",
     help="""Write all users to a file, or to standard output (-), while the service serves.
 
-One user a line with id, version, status and times, in a stable order; deleted users are left out. The format follows
-the name: .ndjson or .csv, compressed with .gz or .zst. A file appears when it is whole, readable by its owner only.
+NDJSON: one JSON object a line. CSV: a header and a row a user. The file name decides: .csv, .tsv, else NDJSON; with
+.gz or .zst after it, compressed. Either can be imported again. The file appears when it is whole; only you can read
+it.
 
 Examples:
 
-    denizen export people.ndjson.zst
-    denizen export people.csv
-    denizen export - | jq -r .email
+    denizen export users.ndjson.zst
+    denizen export users.csv
+    denizen export - | wc -l
+    denizen export everything.ndjson.gz --with-password-hashes
 """,
     help_format="plaintext",
 )
 
 
-class _Watcher:
-    """A bar on a terminal, a line now and then elsewhere, nothing if it is to be quiet."""
-
-    def __init__(self, bar: Progress | None, *, quiet: bool) -> None:
-        self._bar = bar
-        self._quiet = quiet
-        self._began = self._last = time.monotonic()
-
-    def begin(self, users: int) -> None:
-        if self._bar is not None:
-            self._bar.add_task("Exporting", total=users or None, facts="")
-
-    def advance(self, users: int) -> None:
-        now = time.monotonic()
-        facts = f"{users:,} users, {users / max(now - self._began, 0.001):,.0f}/s"
-        if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=users, facts=facts)
-        elif not self._quiet and now - self._last > 5:
-            self._last = now
-            print(f"export: {facts}", file=sys.stderr, flush=True)
-
-
 @app.default
 def export(
-    file: Annotated[str, Parameter(help="The file; - for standard output.", allow_leading_hyphen=True)],
+    file: Annotated[str, Parameter(allow_leading_hyphen=True, help="The file; - for standard output.")],
     /,
     *,
     data: DataOption = None,
     format: Annotated[
-        Literal["ndjson", "csv"] | None, Parameter(help="Default: by the file's name, else ndjson.")
+        Literal["ndjson", "csv", "tsv"] | None, Parameter(help="Default: by the file's name, else ndjson.")
     ] = None,
     with_password_hashes: Annotated[
-        bool,
-        Parameter(help="Also write the hashes of passwords: whoever has the file can try to guess them.", negative=""),
+        bool, Parameter(negative="", help="Add the hashes of passwords. Keep such a file as you keep passwords.")
     ] = False,
     json: JsonOption = False,
 ) -> None:
     """Export all users."""
+    from denizen.bulk.exports.formats import Csv, Ndjson
     from denizen.bulk.exports.run import export as run
 
-    if json and file == "-":
-        print("denizen: --json and standard output do not go together: name a file", file=sys.stderr)
-        sys.exit(2)
-    if with_password_hashes:
-        print("denizen: the file will hold password hashes: keep it as you would keep the passwords", file=sys.stderr)
-    name = file.lower().removesuffix(".gz").removesuffix(".zst")
-    csv = format == "csv" or (format is None and name.endswith(".csv"))
-    console = Console(stderr=True, highlight=False)
-    bar = _bar(console) if console.is_terminal and not json else None
-    work = run(
-        data_directory(data), file, _Watcher(bar, quiet=json or file == "-"), csv=csv, passwords=with_password_hashes
-    )
-    try:
-        if bar is None:
-            summary = asyncio.run(work)
-        else:
-            with bar:
-                summary = asyncio.run(work)
-    except BrokenPipeError:  # whoever was reading has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    if json:
-        print(msgspec.json.encode(summary).decode())
-    elif file != "-":
-        rate = f"{summary.users_per_second:,} users/s"
-        Console(highlight=False).print(
-            f"[green]✓[/] {summary.users:,} users in {summary.seconds:.1f} s ({rate}) to {escape(file)}", soft_wrap=True
-        )
-
-
-def _bar(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
+    kind = format or _kind_of(file)
+    if kind == "ndjson":
+        form: Ndjson | Csv = Ndjson(with_password_hashes=with_password_hashes)
+    else:
+        form = Csv(with_password_hashes=with_password_hashes, delimiter="\t" if kind == "tsv" else ",")
+    if with_password_hashes and not json:
+        print("export: the file will hold the hashes of passwords; keep it safe", file=sys.stderr)
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("Exporting"),
         BarColumn(),
-        TextColumn("{task.fields[facts]}"),
-        TimeElapsedColumn(),
-        console=console,
+        TextColumn("{task.completed:,} users, {task.fields[rate]:,.0f}/s"),
+        TimeRemainingColumn(),
     )
+    with Progress(*columns, console=console, disable=json or not console.is_terminal, transient=True) as progress:
+        task = progress.add_task("", total=None, rate=0.0)
+
+        def advance(done: int, about: int) -> None:
+            progress.update(task, completed=done, total=about, rate=progress.tasks[0].speed or 0.0)
+
+        summary = asyncio.run(run(data_directory(data), file, form, advance))
+    if json:
+        print(msgspec.json.encode(summary).decode(), file=sys.stderr if file == "-" else sys.stdout)
+    else:
+        rate = summary.users / max(summary.seconds, 0.001)
+        print(f"{summary.users:,} users in {summary.seconds:.1f} s, {rate:,.0f}/s", file=sys.stderr)
+
+
+def _kind_of(file: str) -> Literal["ndjson", "csv", "tsv"]:
+    name = file.lower().removesuffix(".gz").removesuffix(".zst")
+    return "csv" if name.endswith(".csv") else "tsv" if name.endswith(".tsv") else "ndjson"

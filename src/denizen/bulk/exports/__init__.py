@@ -1,1 +1,1 @@
-"""Export: all users of a deployment to a file, in the order of their ids' buckets, from one snapshot of each shard."""
+"""All users to a file, streamed from every shard."""

@@ -1,109 +1,91 @@
-"""An export from beginning to end: shard by shard in the order of buckets, in pages, in bounded memory.
+"""The export: one shard after the other, each in one snapshot, by a cursor; memory stays flat.
 
-Users come in the order of (bucket, id), the same as in lists of the API, for the map gives each shard whole runs of
-buckets. Each shard is read in one snapshot; deleted users are left out.
+Users come in the order of (bucket, id) within a shard, deleted ones are left out. A shard's part is consistent in
+itself; a user who signs up while another shard is read may be in the file or not.
 """
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import IO, Any, Final, Protocol
+from typing import IO, Any, Final
 
 import asyncpg
 from msgspec import Struct
 
 from denizen import limits
-from denizen.bulk.exports.rows import csv_header, csv_line, ndjson_line
-from denizen.bulk.exports.target import open_target
-from denizen.bulk.shards import Shards
-from denizen.bulk.verification.reading import SETTINGS, begin
+from denizen.bulk.exports.formats import Format
+from denizen.bulk.exports.target import target
+from denizen.bulk.shards import Shard, Shards
 from denizen.deployment.layout import Deployment
 from denizen.errors import BadDeployment
 from denizen.events.lanes import BROKEN
 from denizen.events.records import decode_state
-from denizen.sharding.bucket_map import BucketMap
-from denizen.sharding.ids import ShardId
 
-_USERS: Final = """
-    select u.id, u.version, u.created_at, u.updated_at, u.document from denizen.users u
-    where u.bucket between $1 and $2 and u.status <> 3 order by u.bucket, u.id
-"""
+Advance = Callable[[int, int], None]
+"""Told how many users are written, and how many there are, about."""
+
+_SESSION: Final = {"statement_timeout": "0", "idle_in_transaction_session_timeout": "0"}
 _ESTIMATE: Final = "select greatest(reltuples, 0)::bigint from pg_class where oid = 'denizen.users'::regclass"
+_USERS: Final = """
+    select u.id, u.version, u.created_at, u.updated_at, u.document
+    from denizen.users u join denizen.buckets b on b.bucket = u.bucket and b.state in ('open', 'fenced')
+    where u.status <> 3 order by u.bucket, u.id
+"""
 
 
 class Summary(Struct):
-    """How it went."""
+    """What an export did. `bytes` are those before compression."""
 
-    users: int = 0
-    seconds: float = 0.0
-    users_per_second: int = 0
-    file: str = ""
-
-
-class Progress(Protocol):
-    """What watches an export."""
-
-    def begin(self, users: int) -> None:
-        """About so many users."""
-        ...
-
-    def advance(self, users: int) -> None:
-        """So many are written."""
-        ...
+    file: str
+    users: int
+    bytes: int
+    seconds: float
 
 
-async def export(data: Path, file: str, progress: Progress, *, csv: bool, passwords: bool) -> Summary:
-    """Write all users. Raises `DenizenError`; a file is then as it was before."""
-    began = time.monotonic()
-    shards = Shards(Deployment.load(data), {**SETTINGS, "application_name": "denizen export"})
-    summary = Summary(file=file)
+async def export(data: Path, name: str, form: Format, advance: Advance) -> Summary:
+    """Write all users of the deployment in `data` to `name`; `BadDeployment` if a shard does not answer."""
+    started = time.monotonic()
+    shards = Shards(Deployment.load(data), _SESSION)
     try:
         await shards.start()
-        await _begin(shards, progress)
-        with open_target(file) as output:
-            await _write(shards, output, summary, progress, csv=csv, passwords=passwords)
-    except (*BROKEN, asyncpg.PostgresError) as error:
-        raise BadDeployment(f"a shard failed while it was read: {error}; see `denizen status`") from error
+        about = await _estimate(shards)
+        with target(name) as file:
+            users, size = await _write(shards, file, form, lambda done: advance(done, max(about, done)))
     finally:
         await shards.close()
-    summary.seconds = round(time.monotonic() - began, 3)
-    summary.users_per_second = round(summary.users / summary.seconds)
-    return summary
+    return Summary(name, users, size, round(time.monotonic() - started, 3))
 
 
-async def _begin(shards: Shards, progress: Progress) -> None:
-    estimate = 0
+async def _write(shards: Shards, file: IO[bytes], form: Format, advance: Callable[[int], None]) -> tuple[int, int]:
+    head = form.head()
+    file.write(head)
+    users, size = 0, len(head)
     for shard in shards:
+        async for rows in _pages(shard):
+            lines = b"".join(
+                form.user(identifier, version, created_at, updated_at, decode_state(document))
+                for identifier, version, created_at, updated_at, document in rows
+            )
+            await asyncio.to_thread(file.write, lines)
+            users, size = users + len(rows), size + len(lines)
+            advance(users)
+    return users, size
+
+
+async def _pages(shard: Shard) -> AsyncIterator[list[Any]]:
+    """The shard's users, a page at a time, in one snapshot."""
+    try:
         connection = await shard.connection()
-        await begin(connection)
-        estimate += await connection.fetchval(_ESTIMATE)
-    progress.begin(estimate)
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            cursor = await connection.cursor(_USERS)
+            while rows := await cursor.fetch(limits.export_page_users):
+                yield rows
+    except (*BROKEN, asyncpg.PostgresError) as error:
+        raise BadDeployment(
+            f"shard {shard.id} broke off ({type(error).__name__}): nothing was written; see `denizen status`"
+        ) from error
 
 
-async def _write(
-    shards: Shards, output: IO[bytes], summary: Summary, progress: Progress, *, csv: bool, passwords: bool
-) -> None:
-    to_line = csv_line(passwords=passwords) if csv else ndjson_line(passwords=passwords)
-    if csv:
-        output.write(csv_header(passwords=passwords))
-    for shard, first, last in runs(shards.map):
-        async for page in _pages(await shards[shard].connection(), first, last):
-            output.write(b"".join([to_line(*row[:4], decode_state(row[4])) for row in page]))
-            summary.users += len(page)
-            progress.advance(summary.users)
-
-
-async def _pages(connection: asyncpg.Connection, first: int, last: int) -> AsyncIterator[list[Any]]:
-    cursor = await connection.cursor(_USERS, first, last)
-    while page := await cursor.fetch(limits.export_page_rows):
-        yield page
-
-
-def runs(bucket_map: BucketMap) -> Iterator[tuple[ShardId, int, int]]:
-    """Ranges of buckets that follow each other on one shard: shard, first, last."""
-    start = 0
-    owners = bucket_map.owners
-    for bucket in range(1, len(owners) + 1):
-        if bucket == len(owners) or owners[bucket] != owners[start]:
-            yield bucket_map.shards[owners[start]], start, bucket - 1
-            start = bucket
+async def _estimate(shards: Shards) -> int:
+    return sum([await (await shard.connection()).fetchval(_ESTIMATE) for shard in shards])

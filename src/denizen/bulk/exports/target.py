@@ -1,4 +1,4 @@
-"""Where an export goes: a file that appears whole or not at all, readable by its owner only, or standard output."""
+"""Where an export goes: a file that appears whole or not at all, or standard output; compressed by its name."""
 
 import gzip
 import os
@@ -10,49 +10,43 @@ from typing import IO, Any, Final, cast
 
 import zstandard
 
-from denizen.errors import Invalid
-from denizen.postgres.cluster import sync_directory
+from denizen.errors import BadConfiguration
 
 STANDARD_OUTPUT: Final = "-"
-_BUFFER_BYTES: Final = 1 << 20
-
-
-class UnwritableError(Invalid):
-    """The file cannot be written."""
-
-    code, title = "output_unwritable", "Output not writable"
 
 
 @contextmanager
-def open_target(path: str) -> Iterator[IO[bytes]]:
-    """Open it; compressed if the name ends in .gz or .zst. If the block fails, the file is as it was before."""
-    if path == STANDARD_OUTPUT:
+def target(name: str) -> Iterator[IO[bytes]]:
+    """Open the target for the length of the block. A file gets mode 0600 and its name only when the block ends well."""
+    if name == STANDARD_OUTPUT:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    target = Path(path)
-    fresh = target.with_name(f".{target.name}.{os.getpid()}")
+    path = Path(name)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", _BUFFER_BYTES) as file:
-            with _compressed(target.name, file) as outer:
-                yield outer
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(target)
-        sync_directory(target.parent)
+        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     except OSError as error:
-        raise UnwritableError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise BadConfiguration(f"cannot write to {path.parent}: {error.strerror}") from error
+    try:
+        with os.fdopen(handle, "wb") as raw:
+            with _compressed(path.name, raw) as file:
+                yield file
+            raw.flush()
+            os.fsync(raw.fileno())
+        fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)
 
 
 @contextmanager
-def _compressed(name: str, file: IO[bytes]) -> Iterator[IO[bytes]]:
+def _compressed(name: str, raw: IO[bytes]) -> Iterator[IO[bytes]]:
     if name.endswith(".gz"):
-        with gzip.GzipFile(fileobj=file, mode="wb", filename="", compresslevel=6, mtime=0) as outer:
-            yield cast(IO[bytes], outer)
-    elif name.endswith((".zst", ".zstd")):
-        with zstandard.ZstdCompressor(level=6).stream_writer(cast(Any, file), closefd=False) as outer:
-            yield cast(IO[bytes], outer)
+        with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=raw, mtime=0) as packed:
+            yield cast(IO[bytes], packed)
+    elif name.endswith(".zst"):
+        writer: Any = zstandard.ZstdCompressor(level=3).stream_writer(raw, closefd=False)
+        with writer as zipped:
+            yield zipped
     else:
-        yield file
+        yield raw
