@@ -96,7 +96,7 @@ class LocalCluster:
                     stdout=log,
                     stderr=log,
                     stdin=subprocess.DEVNULL,
-                    start_new_session=True,
+                    process_group=0,  # Ctrl-C is for us to handle; a session of its own would be scheduled apart
                 )
 
     def pid(self, id: int) -> int:
