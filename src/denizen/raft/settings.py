@@ -53,6 +53,8 @@ class Settings:
     snapshot_bytes: int = 64 << 20
     """A snapshot is made after this many entries or bytes of them, whichever comes first."""
     snapshot_trailing_entries: int = 5_000
+    snapshot_trailing_bytes: int = 32 << 20
+    """How much of the log before a snapshot is kept at most, for nodes a little behind."""
     unsafe_no_fsync: bool = False
 
     def check(self) -> None:

@@ -31,5 +31,6 @@ def test_the_limits_on_the_page_are_the_real_ones():
     assert settings.snapshot_entries == 50_000
     assert settings.snapshot_bytes == 64 << 20
     assert settings.snapshot_trailing_entries == 5_000
+    assert settings.snapshot_trailing_bytes == 32 << 20
     assert settings.election_ms == limits.election_ms == 150
     assert limits.snapshots_kept == 2

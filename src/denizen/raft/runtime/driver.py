@@ -190,11 +190,11 @@ class Driver:
 
     def _carry_out(self, effects: Effects) -> None:
         """In the order that the core's contract asks for."""
+        if effects.send:
+            self._send(effects.send)
         if effects.write is not None:
             self.metrics.writes += 1
             self._writer.write(effects.write)
-        if effects.send:
-            self._send(effects.send)
         if effects.leadership is not None:
             self.metrics.leadership_changes += 1
             self._new_chance()

@@ -107,6 +107,7 @@ def _core_settings(id: int, settings: Settings) -> CoreSettings:
         lease_reads=settings.lease_reads,
         lease_margin_ms=settings.lease_margin_ms,
         log_kept_entries=settings.snapshot_trailing_entries,
+        log_kept_bytes=settings.snapshot_trailing_bytes,
     )
 
 
