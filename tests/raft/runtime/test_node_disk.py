@@ -111,10 +111,12 @@ async def test_a_kill_at_any_step_of_installing_a_snapshot_is_survived(tmp_path)
                 lambda: done.done() or cluster.machines[behind.id].commands == cluster.machines[leader.id].commands  # noqa: B023
             )
             if node.is_running:
-                assert node.status().metrics["snapshots_restored"] >= 1
+                restored = node.status().metrics["snapshots_restored"]
                 await node.stop()
                 await done
-                break
+                if restored:
+                    break
+                continue  # it was near enough to need no snapshot this time
             cause = await done
             assert isinstance(cause, RaftError)
             assert isinstance(cause.__cause__, Crash)
