@@ -76,6 +76,7 @@ class Codec:
             (each.number, each.schema): msgspec.msgpack.Decoder(each.struct).decode for each in types
         }
         self._encode = msgspec.msgpack.Encoder(uuid_format="bytes").encode
+        self._names = {each.number: each.name for each in types}
 
     def encode(self, event: Event) -> tuple[int, int, bytes]:
         """Type number, schema version and data of an event."""
@@ -91,7 +92,7 @@ class Codec:
 
     def name(self, number: int) -> str:
         """The name of the event type with this number."""
-        return self._type(number).name
+        return self._names.get(number) or self._type(number).name
 
     def _type(self, number: int) -> EventType:
         found = self._by_number.get(number)

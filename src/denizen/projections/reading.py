@@ -28,10 +28,6 @@ _SETTINGS: Final = {
     "default_transaction_read_only": "on",
     # The best plan depends on the values: a prefix of one letter is not one of ten.
     "plan_cache_mode": "force_custom_plan",
-    # Answers come in the order of an index and end with the page: never by looking at everything first.
-    "enable_hashjoin": "off",
-    "enable_mergejoin": "off",
-    "enable_seqscan": "off",
 }
 _FRESHNESS: Final = """
     select p.as_of, p.lag_events, p.at, clock_timestamp()

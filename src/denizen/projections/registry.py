@@ -11,7 +11,7 @@ from denizen.errors import BadDeployment
 from denizen.invariants import invariant
 from denizen.projections.folding import Poison
 from denizen.projections.projection import Projection
-from denizen.projections.tables import SCHEMA
+from denizen.projections.tables import SCHEMA, Kind
 from denizen.sharding.ids import BUCKETS, Bucket
 
 _VERSIONS: Final = """
@@ -90,8 +90,11 @@ async def create_version(
     """Make the tables, the checkpoints and the entry of a version, in the caller's transaction; not live."""
     for table in projection.tables:
         await connection.execute(table.create(version))
-        for statement in table.create_indexes(version) if indexed else ():
-            await connection.execute(statement)
+        if indexed:
+            for statement in table.create_indexes(version):
+                await connection.execute(statement)
+        elif table.kind is Kind.COUNT:  # it is small, and added to from the start
+            await connection.execute(table.create_key(version))
     await connection.execute(_REGISTER, projection.name, version, state, False, projection.definition)
     await connection.execute(_CHECKPOINTS, projection.name, version, BUCKETS)
 
@@ -128,6 +131,16 @@ async def make_live(connection: asyncpg.Connection, projection: Projection, vers
     for table in projection.tables:
         await connection.execute(table.drop_view())
         await connection.execute(table.create_view(version))
+
+
+async def start_following(connection: asyncpg.Connection, projection: str, version: int) -> None:
+    """A version that was built is whole: let the projector apply events to it."""
+    await connection.execute(
+        "update denizen_read.projections set state = 'running'"
+        " where projection = $1 and version = $2 and state = 'building'",
+        projection,
+        version,
+    )
 
 
 async def pause(connection: asyncpg.Connection, projection: str, version: int, reason: str) -> bool:

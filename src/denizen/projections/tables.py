@@ -98,15 +98,30 @@ class Table:
         lines = [f"{column.name} {_full_type(column)}{'' if column.null else ' not null'}" for column in self.columns]
         return f"create table {SCHEMA}.{self.at(version)} ({', '.join(lines)}) with (fillfactor = 90)"
 
+    def create_key(self, version: int) -> str:
+        """The statement that makes the index of its key, if it is not there."""
+        return (
+            f"create unique index if not exists {self.at(version)}_key on {SCHEMA}.{self.at(version)}"
+            f" ({', '.join(self.key)})"
+        )
+
     def create_indexes(self, version: int) -> list[str]:
-        """The statements that make its primary key and its indexes."""
+        """The statements that make all its indexes, those that are not there."""
         place = f"{SCHEMA}.{self.at(version)}"
-        statements = [f"alter table {place} add primary key ({', '.join(self.key)})"]
+        statements = [self.create_key(version)]
         statements += [
-            f"create index {self.at(version)}_{number} on {place} {index}"
+            f"create index if not exists {self.at(version)}_{number} on {place} {index}"
             for number, index in enumerate(self.indexes, 1)
         ]
         return statements
+
+    def differences(self, one: int, other: int) -> str:
+        """The keys and rows, as text, in which two versions differ; $1: at most so many."""
+        key = ", ".join(self.key)
+        return (
+            f"select {key}, a::text as one, b::text as other from {SCHEMA}.{self.at(one)} a"  # noqa: S608
+            f" full join {SCHEMA}.{self.at(other)} b using ({key}) where a is distinct from b limit $1"
+        )
 
     def drop(self, version: int) -> str:
         """The statement that removes the table."""

@@ -1,0 +1,193 @@
+"""`denizen replay`: read models made anew from all events, beside the live ones."""
+
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from cyclopts import App, Parameter
+
+from denizen.cli.options import DataOption, JsonOption, data_directory
+from denizen.deployment.layout import Deployment
+from denizen.errors import BadDeployment
+
+T = TypeVar("T")
+
+app = App(
+    name="replay",
+    help="Make a new version of a read model from all events, compare it, and put it in the place of the old one.",
+    help_epilogue="""
+The live version goes on serving all the time. A replay that was killed or
+paused goes on with the next `run`. After `promote` the version before stays
+up to date for `rollback`, until it is removed with `cancel --version`.
+
+Examples:
+
+    denizen replay plan directory
+    denizen replay run directory --workers 2
+    denizen replay status
+    denizen replay verify directory
+    denizen replay promote directory
+    denizen replay rollback directory
+""",
+    help_format="plaintext",
+)
+
+Name = Annotated[str, Parameter(help="The projection, such as directory.")]
+Workers = Annotated[int | None, Parameter(help="Processes that load side by side. Default: one for each core.")]
+VersionOption = Annotated[int | None, Parameter(help="The version. Default: that of the newest replay.")]
+
+
+@app.command
+def plan(name: Name, /, *, workers: Workers = None, data: DataOption = None, json: JsonOption = False) -> None:
+    """Say what a replay would do; changes nothing."""
+    from denizen.deployment import replaying
+
+    found = _run(data, lambda deployment: replaying.plan(deployment, name, workers))
+    _print(
+        found,
+        json,
+        f"{found.projection} version {found.version}: {found.events:,} events, about {found.rows:,} rows, "
+        f"{found.parts} parts, {found.workers} workers, about {found.seconds:,.0f} s",
+    )
+
+
+@app.command
+def run(name: Name, /, *, workers: Workers = None, data: DataOption = None, json: JsonOption = False) -> None:
+    """Make a new version, or go on with the one that is under way; ends when the projector follows it."""
+    from denizen.deployment import replaying
+
+    def tell(replay: Any) -> None:
+        if json:
+            print(msgspec.json.encode(_facts(replay)).decode(), flush=True)
+        else:
+            print(_line(replay), flush=True)
+
+    replay = _run(data, lambda deployment: replaying.run(deployment, name, workers, tell))
+    if replay.state != "done":
+        sys.exit(1)
+
+
+@app.command
+def status(*, data: DataOption = None, json: JsonOption = False) -> None:
+    """Every replay and every version: how far, how fast, until when."""
+    from denizen.deployment import replaying
+
+    replays, versions = _run(data, replaying.status)
+    if json:
+        print(msgspec.json.encode({"replays": [_facts(each) for each in replays], "versions": versions}).decode())
+        return
+    for version in versions:
+        word = "live" if version["live"] else version["state"]
+        lag = f", {version['lag_events']:,} events behind" if version["lag_events"] else ""
+        print(f"{version['projection']} version {version['version']}: {word}{lag} {version['reason'] or ''}".rstrip())
+    for replay in replays:
+        print(_line(replay))
+
+
+@app.command
+def pause(name: Name, /, *, data: DataOption = None) -> None:
+    """Stop loading after the parts under way; `run` goes on."""
+    from denizen.deployment import replaying
+
+    _run(data, lambda deployment: replaying.pause(deployment, name))
+
+
+@app.command
+def resume(name: Name, /, *, workers: Workers = None, data: DataOption = None, json: JsonOption = False) -> None:
+    """Go on with a replay that was paused or killed: the same as `run`."""
+    run(name, workers=workers, data=data, json=json)
+
+
+@app.command
+def cancel(name: Name, /, *, version: VersionOption = None, data: DataOption = None) -> None:
+    """Remove a version that is not live, finished or not."""
+    from denizen.deployment import replaying
+
+    removed = _run(data, lambda deployment: replaying.cancel(deployment, name, version))
+    print(f"{name} version {removed} is removed")
+
+
+@app.command
+def verify(name: Name, /, *, version: VersionOption = None, data: DataOption = None, json: JsonOption = False) -> None:
+    """Compare a version with the live one, row for row; exit code 1 if they differ."""
+    from denizen.deployment import replaying
+
+    verdict, events = _run(data, lambda deployment: replaying.verify(deployment, name, version))
+    if json:
+        print(msgspec.json.encode({"verdict": verdict, "equal": verdict.equal, "events": events}).decode())
+    else:
+        for found in verdict.differences[:20]:
+            print(f"{found.table} {' '.join(found.key)}\n    live: {found.one}\n    new:  {found.other}")
+            for event in events.get(str(found.user_id), []):
+                print(f"      {event}")
+        print(
+            "equal, row for row"
+            if verdict.equal
+            else f"{len(verdict.differences)} rows differ, {verdict.undecided} undecided"
+        )
+    if not verdict.equal:
+        sys.exit(1)
+
+
+@app.command
+def promote(
+    name: Name,
+    /,
+    *,
+    version: VersionOption = None,
+    unverified: Annotated[bool, Parameter(help="Even if it was not compared with the live one.", negative="")] = False,
+    data: DataOption = None,
+) -> None:
+    """Let readers see the new version, from one moment to the next."""
+    from denizen.deployment import replaying
+
+    promoted = _run(data, lambda deployment: replaying.promote(deployment, name, version, unverified=unverified))
+    print(f"{name} version {promoted} is live")
+
+
+@app.command
+def rollback(name: Name, /, *, data: DataOption = None) -> None:
+    """Let readers see the version before again."""
+    from denizen.deployment import replaying
+
+    version = _run(data, lambda deployment: replaying.rollback(deployment, name))
+    print(f"{name} version {version} is live again")
+
+
+@app.command(show=False)
+def worker(name: Name, version: int, /, *, data: DataOption = None) -> None:
+    """Do parts of a replay; started by `run`."""
+    from denizen.deployment import replaying
+
+    _run(data, lambda deployment: replaying.worker(deployment, name, version))
+
+
+def _run(data: Any, work: Callable[[Deployment], Awaitable[T]]) -> T:
+    import uvloop
+
+    async def main() -> T:
+        return await work(Deployment.load(data_directory(data)))
+
+    try:
+        return uvloop.run(main())
+    except OSError as error:
+        raise BadDeployment(f"the deployment does not answer: {error}") from error
+
+
+def _facts(replay: Any) -> dict[str, Any]:
+    return {**msgspec.to_builtins(replay), "events_per_s": replay.events_per_s, "eta_s": replay.eta_s}
+
+
+def _line(replay: Any) -> str:
+    rate = f", {replay.events_per_s:,.0f} events/s" if replay.events_per_s else ""
+    eta = f", {replay.eta_s:,.0f} s to go" if replay.eta_s is not None else ""
+    error = f": {replay.error}" if replay.error else ""
+    return (
+        f"{replay.projection} version {replay.version}: {replay.state}, {replay.parts_done} of {replay.parts} parts, "
+        f"{replay.events_done:,} of {replay.events:,} events, {replay.rows:,} rows{rate}{eta}{error}"
+    )
+
+
+def _print(found: Any, as_json: bool, text: str) -> None:
+    print(msgspec.json.encode(found).decode() if as_json else text)
