@@ -56,6 +56,8 @@ class Change(Struct, frozen=True):
 
     def steps(self) -> list[Step]:
         """What is to be prepared elsewhere, in the order that everybody keeps."""
+        if not self.gained and not self.lost:
+            return []
         return [(name, "reserve") for name in sorted(self.gained)] + [(name, "leave") for name in sorted(self.lost)]
 
     def local_actions(self) -> tuple[NameAction, ...]:

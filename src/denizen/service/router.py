@@ -83,6 +83,8 @@ class Router:
 
     async def settle(self, append: Append, outcome: Outcome) -> Outcome:
         """The final outcome of an append whose first one is given."""
+        if outcome.result is Result.DONE:
+            return outcome
         deadline = asyncio.get_running_loop().time() + limits.fence_hold_s
         moved, pause = 0, limits.fence_poll_s
         while outcome.result in (Result.MOVED, Result.FENCED):
