@@ -87,7 +87,7 @@ def test_a_killed_process_is_started_again(running: RunningDeployment, victim: s
     assert before is not None
     os.kill(before, signal.SIGKILL)
     wait_for(lambda: pid() not in (None, before))
-    assert any(f"{victim} runs again" in note for note in running.up.notes())
+    wait_for(lambda: any(f"{victim} runs again" in note for note in running.up.notes()))
     follow(running, f"after-{victim}", live=True)
 
 

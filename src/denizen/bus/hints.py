@@ -19,6 +19,11 @@ from denizen.events.records import Outcome
 from denizen.sharding.ids import Bucket, ShardId
 
 
+def pause_after(buckets: int) -> float:
+    """Seconds to wait after hints about so many buckets: under load, fewer and larger ones, as relays read."""
+    return min(limits.bus_hint_pause_min_s + buckets * limits.bus_hint_pause_bucket_s, limits.bus_hint_pause_max_s)
+
+
 class Hinter:
     """Sends hints for all shards of a gateway, as long as it is started."""
 
@@ -85,12 +90,13 @@ class Hinter:
                     await self._wake.wait()
             bus.check()
             self._wake.clear()
-            await self._send(bus)
-            await asyncio.sleep(limits.bus_hint_pause_s)
+            await asyncio.sleep(pause_after(await self._send(bus)))
 
-    async def _send(self, bus: Bus) -> None:
+    async def _send(self, bus: Bus) -> int:
+        """Send what there is; how many buckets that were."""
         news, self._news = self._news, {}
         for shard, heads in news.items():
             if heads:
                 await bus.client.publish(hint_subject(shard), encode_hint(heads))
                 hints_sent.labels(shard).inc()
+        return sum(len(heads) for heads in news.values())

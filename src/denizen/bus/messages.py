@@ -7,6 +7,7 @@ message of a version that we do not know is not read: what it holds is read from
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID
 
@@ -23,6 +24,7 @@ VERSION: Final = 1
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
+_NAMES: Final = {each.number: each.name for each in EVENT_TYPES}
 _NUMBERS: Final = {each.name: each.number for each in EVENT_TYPES}
 _ENVELOPE_BYTES: Final = 150  # of an event without its data and actor, about
 
@@ -51,9 +53,22 @@ class WireEvent(Struct, frozen=True, array_like=True, gc=False):
         number = _NUMBERS.get(self.type)
         if number is None:
             raise UnknownEvent(f"event type {self.type} is unknown to this version: upgrade it", type=self.type)
-        recorded_at = _EPOCH + timedelta(microseconds=self.recorded_at)
-        envelope = (self.bucket, self.sequence, self.stream, self.version, number, self.schema, recorded_at)
-        return event_of((*envelope, self.command_id, self.actor, self.correlation_id, self.data))
+        recorded_at = _moment(self.recorded_at)
+        return event_of(
+            (
+                self.bucket,
+                self.sequence,
+                self.stream,
+                self.version,
+                number,
+                self.schema,
+                recorded_at,
+                self.command_id,
+                self.actor,
+                self.correlation_id,
+                self.data,
+            )
+        )
 
 
 class EventsMessage(Struct, frozen=True):
@@ -102,9 +117,20 @@ def encode_events(shard: ShardId, rows: Sequence[Sequence[Any]]) -> bytes:
 
 def _wire(row: Sequence[Any]) -> tuple[Any, ...]:
     bucket, sequence, stream, version, number, schema, recorded_at, command_id, actor, correlation_id, data = row
-    micros = (recorded_at - _EPOCH) // _MICROSECOND
-    name = codec.name(number)
-    return bucket, sequence, stream, version, name, schema, micros, command_id, actor, correlation_id, Raw(data)
+    at = _microseconds(recorded_at)
+    name = _NAMES.get(number) or codec.name(number)
+    return bucket, sequence, stream, version, name, schema, at, command_id, actor, correlation_id, Raw(data)
+
+
+# Events of one transaction have one time, so a few times come again and again.
+@lru_cache(maxsize=1024)
+def _microseconds(moment: datetime) -> int:
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+@lru_cache(maxsize=1024)
+def _moment(microseconds: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=microseconds)
 
 
 def split_rows(rows: Sequence[Sequence[Any]], bytes_max: int) -> list[Sequence[Sequence[Any]]]:

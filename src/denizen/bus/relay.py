@@ -33,6 +33,16 @@ from denizen.sharding.ids import ShardId
 _log = structlog.get_logger()
 
 
+def pause_after(events: int) -> float:
+    """Seconds from the beginning of a read that found so many events to the next: under load, fewer and larger ones.
+
+    A message costs as much as many events do. So that lag is short while the load is low, and cost while it is high.
+    """
+    if events >= limits.bus_batch_events_max:
+        return 0.0  # far behind
+    return min(limits.bus_relay_pause_min_s + events * limits.bus_relay_pause_event_s, limits.bus_relay_pause_max_s)
+
+
 class Relay:
     """Publishes one shard's events. `connect_args` are those of `asyncpg.connect` for its primary."""
 
@@ -104,16 +114,16 @@ class Relay:
                     check_at = loop.time() + limits.bus_check_interval_s
                     await outlet.check()
                 await outlet.tell_heads(self._cursors)
-            await self._publish_some(source, outlet, self._cursors)
+            events = await self._publish_some(source, outlet, self._cursors)
             bus.check()
-            await asyncio.sleep(began + limits.bus_relay_pause_s - loop.time())
+            await asyncio.sleep(began + pause_after(events) - loop.time())
             await self._until(look_at)
 
-    async def _publish_some(self, source: Source, outlet: Outlet, cursors: Cursors) -> None:
-        """Read once, and publish what was read."""
+    async def _publish_some(self, source: Source, outlet: Outlet, cursors: Cursors) -> int:
+        """Read once, and publish what was read; how many events."""
         asked = cursors.next(limits.bus_batch_buckets_max)
         if not asked:
-            return
+            return 0
         rows = await source.after(asked)
         if rows:
             messages = await outlet.publish(rows, cursors)
@@ -124,6 +134,7 @@ class Relay:
             metrics.relay_seconds.labels(self.shard).observe(max(0.0, lag.total_seconds()))
         if len(rows) < limits.bus_bucket_events_max:  # no limit of the read was reached: that was all
             cursors.settle()
+        return len(rows)
 
     async def _until(self, moment: float) -> None:
         """Wait for a hint, or that moment; not at all while there is more to publish."""
