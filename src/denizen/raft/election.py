@@ -27,7 +27,8 @@ def timed_out(state: State) -> None:
 def may_campaign(state: State) -> bool:
     """Only a voter with an undamaged memory stands for election.
 
-    One whose removal is not committed yet still does: it may be the only one that holds the entry (thesis, section 4.2.2).
+    One whose removal is not committed yet still does: it may be the only one that holds the entry (thesis, section
+    4.2.2).
     """
     if state.repair is not None:
         return False
