@@ -7,7 +7,8 @@ its login names in one of 256 scratch files, chosen by the hash; at the end they
 import asyncio
 import os
 from collections.abc import Iterator, Sequence
-from operator import attrgetter
+from itertools import groupby
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from struct import Struct
 from typing import IO, Any, Final
@@ -68,12 +69,22 @@ class DryRun:
 
 
 def duplicates(scratch: Path) -> Iterator[tuple[int, int]]:
-    """Lines that have a login name of an earlier line, with that line."""
+    """Lines that have a login name of an earlier line which would be imported, with that line.
+
+    Names that occur once are dropped at once; only lines that share a name with another are kept in memory.
+    """
+    shared: dict[int, list[bytes]] = {}
     for part in range(_PARTS):
-        content = b"".join(path.read_bytes() for path in sorted(scratch.glob(f"*/{part:03}")))
-        before: tuple[bytes, int] | None = None
-        for digest, line in sorted(_record.iter_unpack(content)):
-            if before is not None and before[0] == digest:
-                yield line, before[1]
-            else:
-                before = (digest, line)
+        content = b"".join(path.read_bytes() for path in scratch.glob(f"*/{part:03}"))
+        for digest, group in groupby(sorted(_record.iter_unpack(content)), key=itemgetter(0)):
+            lines = [line for _, line in group]
+            if len(lines) > 1:
+                for line in lines:
+                    shared.setdefault(line, []).append(digest)
+    taken: dict[bytes, int] = {}
+    for line, digests in sorted(shared.items()):
+        earlier = next((taken[digest] for digest in digests if digest in taken), None)
+        if earlier is not None:
+            yield line, earlier
+        else:
+            taken.update(dict.fromkeys(digests, line))

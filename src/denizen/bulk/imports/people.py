@@ -100,6 +100,10 @@ class Name(msgspec.Struct, gc=False, eq=False):
             rows.unsettled_tail(self.bucket, self.kind, self.value),
         )
 
+    def reserving_command(self) -> bytes:
+        """The command id of the event that reserves it."""
+        return _step_id(self.person.command, _RESERVE)
+
     def confirming(self) -> bytes:
         """The event that confirms it."""
         step_id = _step_id(self.person.command, _CONFIRM)

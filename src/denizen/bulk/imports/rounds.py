@@ -31,9 +31,11 @@ class Rounds:
         """Give every person a fate; `Busy` is left only to those who waited too long."""
         self._set_doubles_aside(people, names)
         await self._steps(people, names, look_first=self._look_first)
-        deadline = time.monotonic() + limits.import_busy_wait_s
+        deadline, before = 0.0, len(people) + 1
         while waiting := [person for person in people if isinstance(person.fate, Busy | Cancelled)]:
-            if time.monotonic() > deadline:
+            if len(waiting) < before:
+                deadline, before = time.monotonic() + limits.import_busy_wait_s, len(waiting)
+            elif time.monotonic() > deadline:
                 break
             await asyncio.sleep(limits.import_busy_poll_s)
             await self._again(waiting, names)

@@ -185,9 +185,7 @@ class Import:
 
     def _count_duplicates(self, scratch: Path, rejects: Rejects) -> None:
         """Rows whose login names appear earlier in the file count as the conflicts that they would be."""
-        found: dict[int, int] = {}
-        for line, earlier in duplicates(scratch):
-            found.setdefault(line, earlier)
+        found = dict(duplicates(scratch))
         rejects.add(
             [
                 Problem(line, "login_name_taken", None, f"line {earlier} has the same login name", "", conflict=True)

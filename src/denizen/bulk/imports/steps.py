@@ -18,9 +18,10 @@ from denizen.bulk.imports.rows import HEADER, TRAILER
 from denizen.bulk.imports.transactions import Copied, StaleError
 
 _LOOK_NAMES: Final = """
-    select r.ordinal::integer, l.user_id, l.state, l.reservation, v.version
-    from unnest($1::smallint[], $2::smallint[], $3::text[], $4::uuid[]) with ordinality
-         as r (bucket, kind, value, stream, ordinal)
+    select r.ordinal::integer, l.user_id, l.state, l.reservation, v.version,
+           exists (select from denizen.events e where e.stream = r.stream and e.command_id = r.command_id) as used
+    from unnest($1::smallint[], $2::smallint[], $3::text[], $4::uuid[], $5::uuid[]) with ordinality
+         as r (bucket, kind, value, stream, command_id, ordinal)
     left join denizen.login_names l on l.bucket = r.bucket and l.kind = r.kind and l.value = r.value
     left join lateral (
         select e.version from denizen.events e where e.stream = r.stream order by e.version desc limit 1
@@ -87,12 +88,16 @@ class Reserve:
             [name.kind for name in items],
             [name.value.decode() for name in items],
             [UUID(bytes=name.stream) for name in items],
+            [UUID(bytes=name.reserving_command()) for name in items],
         )
         decided = set()
-        for ordinal, user_id, state, reservation, version in found:
+        for ordinal, user_id, state, reservation, version, used in found:
             name = items[ordinal - 1]
             if user_id is None:
+                # A reservation that was given back is never made again: its release would be taken for a repetition.
                 name.version = version
+                if used:
+                    name.person.fate = CANCELLED
                 continue
             decided.add(ordinal - 1)
             if user_id.bytes == name.person.id and state == "reserved" and reservation.bytes == name.person.command:
@@ -157,8 +162,9 @@ class Append:
             [kind for _, kind, _ in names],
             [value.decode() for _, _, value in names],
             [None] * len(names),
+            [None] * len(names),
         )
-        for ordinal, user_id, state, _, _ in found:
+        for ordinal, user_id, state, _, _, _ in found:
             person, kind, _ = names[ordinal - 1]
             if user_id is not None and user_id.bytes != person.id:
                 person.fate = Taken(kind, user_id) if state == "held" else BUSY
@@ -205,9 +211,10 @@ class Confirm:
             [name.kind for name in items],
             [name.value.decode() for name in items],
             [None] * len(items),
+            [None] * len(items),
         )
         still = []
-        for ordinal, user_id, _, reservation, _ in found:
+        for ordinal, user_id, _, reservation, _, _ in found:
             name = items[ordinal - 1]
             if user_id is not None and reservation is not None and reservation.bytes == name.person.command:
                 still.append(name)

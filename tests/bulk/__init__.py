@@ -1,0 +1,1 @@
+"""Bulk work on real deployments: import, export, verify."""

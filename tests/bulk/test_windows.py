@@ -1,0 +1,71 @@
+"""Cutting: always at the same places, never inside a record, and no line is too long to be refused."""
+
+from pathlib import Path
+
+import pytest
+
+from denizen import limits
+from denizen.bulk.imports.messages import Problem
+from denizen.bulk.imports.source import UnreadableError, open_source
+from denizen.bulk.imports.windows import cut
+
+
+def windows(path: Path, *, csv: bool = False) -> tuple[list[tuple[int, int, bytes]], list[Problem]]:
+    found, problems = [], []
+    with open_source(str(path)) as source:
+        for piece in cut(source, csv=csv):
+            found.append((piece.window.first_line, piece.window.lines, piece.window.data))
+            problems += piece.problems
+    return found, problems
+
+
+def test_windows_hold_all_lines_once_and_grow(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    path.write_bytes(b"".join(b"%d\n" % line for line in range(1, 100_001)))
+    found, problems = windows(path)
+    assert problems == []
+    assert b"".join(data for _, _, data in found) == path.read_bytes()
+    line = 1
+    for first, lines, data in found:
+        assert (first, data.count(b"\n")) == (line, lines)
+        line += lines
+    assert found[0][1] < found[-2][1] <= limits.import_window_lines_max
+
+
+def test_a_line_of_ten_megabytes_is_refused_and_its_neighbours_are_not(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    path.write_bytes(b"one\n" + b"x" * 10_000_000 + b"\nthree")
+    found, problems = windows(path)
+    assert [data for _, _, data in found] == [b"one\n\nthree\n"]
+    assert [(problem.line, problem.code) for problem in problems] == [(2, "too_long")]
+    assert len(problems[0].raw) == limits.import_raw_bytes_max
+
+
+def test_a_csv_record_of_several_lines_stays_whole(tmp_path: Path) -> None:
+    path = tmp_path / "people.csv"
+    path.write_bytes(b'a,"one\ntwo ""quoted""\n"\nb,c\n')
+    found, problems = windows(path, csv=True)
+    assert found == [(1, 4, path.read_bytes())]
+    assert problems == []
+
+
+def test_a_quote_that_never_ends_costs_its_own_line_only(tmp_path: Path) -> None:
+    path = tmp_path / "people.csv"
+    path.write_bytes(b'a,b\nc,"d\n' + b"e,f\n" * 5)
+    found, problems = windows(path, csv=True)
+    assert [data for _, _, data in found] == [b"a,b\n\n" + b"e,f\n" * 5]
+    assert [(problem.line, problem.code) for problem in problems] == [(2, "malformed")]
+
+
+def test_an_empty_file_has_no_windows(tmp_path: Path) -> None:
+    path = tmp_path / "empty"
+    path.write_bytes(b"")
+    assert windows(path) == ([], [])
+
+
+@pytest.mark.parametrize("head", [b"\xff\xfea\0", b"\x1f\x8bnot gzip at all", b"\x28\xb5\x2f\xfdbroken"])
+def test_what_cannot_be_read_is_said(tmp_path: Path, head: bytes) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(head)
+    with pytest.raises(UnreadableError):
+        windows(path)
