@@ -19,6 +19,7 @@ from denizen.sharding.ids import Bucket, Epoch, ShardId, bucket_of
 from denizen.testing.consistency import assert_consistent
 from denizen.testing.gateway import KINDS, SEED, provision_all
 from denizen.users.commands import Registration, UserPatch
+from events.proxy import proxied
 
 from .worlds import BY, Crash, Crashing, World, ann, email, sweep, username
 
@@ -198,6 +199,22 @@ async def test_a_router_believes_the_shard_not_its_map(world: World) -> None:
         with pytest.raises(Moved):
             await ann(gateway)
         assert gateway.router.epoch_of(bucket) == Epoch(2)
+
+
+async def test_answers_lost_at_commit_are_found_again_one_by_one_and_in_batches(world: World) -> None:
+    await provision_all(world.databases)
+    async with proxied(world.databases[0]) as (proxy, arguments), mapped(world, s1=arguments) as (gateway, _):
+        for turn in range(3):
+            names = [name_on(gateway, S1, email, f"t{turn}.{n}.{{}}@example.com") for n in range(20)]
+            proxy.cut_next_reply = turn > 0  # at first the lane is not connected yet
+            batch = [Registration(email=name) for name in names[:-1]]
+            written = await gateway.users.register_many(batch, [BY] * len(batch))
+            proxy.cut_next_reply = turn > 0
+            written.append(await gateway.users.register(Registration(email=names[-1]), BY))
+            assert [result.user.user.email for result in written] == names  # type: ignore[union-attr]
+            assert not any(result.replayed for result in written)  # type: ignore[union-attr]
+        assert proxy.replies_cut == 4
+        await assert_consistent(gateway)
 
 
 def name_on(gateway: Gateway, shard: ShardId, kind: Callable[[str], Any], pattern: str) -> str:

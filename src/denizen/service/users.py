@@ -77,11 +77,12 @@ class UserService(UserQueries):
             _done(append, answer, None) if append is not None and _is_done(answer) else answer
             for (append, _), answer in zip(begun, answers, strict=True)
         ]
-        again = [place for place, result in enumerate(results) if isinstance(result, Outcome)]
-        late = await asyncio.gather(
-            *(self.register(registrations[place], contexts[place]) for place in again), return_exceptions=True
-        )
-        for place, result in zip(again, late, strict=True):
+        other = {
+            place: self._go_on(append, answers[place], registrations[place], contexts[place])
+            for place, (append, _) in enumerate(begun)
+            if append is not None and isinstance(results[place], Outcome)
+        }
+        for place, result in zip(other, await asyncio.gather(*other.values(), return_exceptions=True), strict=True):
             results[place] = result
         return [result if isinstance(result, Rejected) else expected(result) for result in results]
 
@@ -136,6 +137,12 @@ class UserService(UserQueries):
             return None, _failed(error)
         attempt = self._unless_done(newcomer.home, context, self._register(newcomer, context))
         return None, asyncio.ensure_future(attempt)
+
+    async def _go_on(self, append: Append, outcome: Outcome, registration: Registration, context: Context) -> Written:
+        """The end of a registration whose append was not simply done. It may have been done: never begin anew then."""
+        if outcome.result is Result.NAME_TAKEN:
+            return await self.register(registration, context)  # which waits if the name is only about to become free
+        return await self._written(append, await self._router.settle(append, outcome), None)
 
     async def _register(self, newcomer: _Newcomer, context: Context) -> Written:
         return await self._do(lambda: self._new_append(newcomer, context), context, None)
