@@ -11,11 +11,13 @@ from importlib.metadata import entry_points
 from typing import Final
 
 from denizen.errors import BadConfiguration
+from denizen.projections.activity import ACTIVITY
 from denizen.projections.directory.model import DIRECTORY
 from denizen.projections.projection import Projection
+from denizen.projections.statistics import STATISTICS
 
 GROUP: Final = "denizen.projections"
-SHIPPED: Final = (DIRECTORY,)
+SHIPPED: Final = (DIRECTORY, ACTIVITY, STATISTICS)
 
 
 def catalogue() -> dict[str, Projection]:
