@@ -100,7 +100,7 @@ class NatsServer:
         Raises `BadDeployment` with the end of its log if it ended for another reason.
         """
         if self.exit_code is None:
-            return self.pid is not None and _has_jetstream(self.plan.port)
+            return self.pid is not None and has_jetstream(self.plan.port)
         said = self.said()
         if "address already in use" not in said:
             raise BadDeployment(f"the NATS server does not start:\n{said}")
@@ -185,7 +185,7 @@ def find_program() -> Path:
     return Path(found)
 
 
-def _has_jetstream(port: int) -> bool:
+def has_jetstream(port: int) -> bool:
     """Say whether a NATS server greets there, with JetStream."""
     try:
         with socket.create_connection((HOST, port), timeout=1.0) as connection:

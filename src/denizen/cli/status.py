@@ -54,6 +54,9 @@ def _show(health: DeploymentHealth) -> None:
     if health.gateway:
         restarts = f", {health.gateway.restarts} restarts" if health.gateway.restarts else ""
         console.print(f"Gateway {_coloured(health.gateway.state)} {health.gateway.url}{restarts}", soft_wrap=True)
+    for process in health.processes:
+        restarts = f", {process.restarts} restarts" if process.restarts else ""
+        console.print(f"{process.name.capitalize()} {_coloured(process.state)}{restarts}", soft_wrap=True)
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("shard", "state", "buckets", "size", "sessions", "port", "pid", "restarts", "version", "schema"):
         table.add_column(column, justify="left" if column in ("shard", "state") else "right")

@@ -4,6 +4,7 @@ The lock tells whether the supervisor lives, each shard's database answers a que
 """
 
 import asyncio
+import os
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,9 +12,11 @@ import asyncpg
 from msgspec import Struct
 
 from denizen import limits
+from denizen.bus.server import has_jetstream
 from denizen.deployment.gateway import answers_http
 from denizen.deployment.layout import Deployment, ShardServer
 from denizen.deployment.lock import holder
+from denizen.deployment.state import RunState
 from denizen.sharding.bucket_map import counts, read_map
 
 FIGURES = """
@@ -50,6 +53,15 @@ class GatewayHealth(Struct, frozen=True):
     restarts: int = 0
 
 
+class ProcessHealth(Struct, frozen=True):
+    """A process of the event plane. `state` is "up" or "down"."""
+
+    name: str
+    state: str
+    pid: int | None = None
+    restarts: int = 0
+
+
 class DeploymentHealth(Struct, frozen=True):
     """A whole deployment. `state`: "running", "starting", "degraded" (runs, but something is down) or "stopped"."""
 
@@ -61,6 +73,7 @@ class DeploymentHealth(Struct, frozen=True):
     uptime_s: float | None
     shards: tuple[ShardHealth, ...]
     gateway: GatewayHealth | None
+    processes: tuple[ProcessHealth, ...] = ()
 
 
 async def examine(deployment: Deployment) -> DeploymentHealth:
@@ -76,7 +89,9 @@ async def examine(deployment: Deployment) -> DeploymentHealth:
         answers = await answers_http(state.gateway)
         running = state.gateway.pid if pid else None
         gateway = GatewayHealth("up" if answers else "down", state.gateway.url, running, state.gateway.restarts)
-    whole = all(shard.state == "up" for shard in shards) and (gateway is None or gateway.state == "up")
+    processes = _processes(state) if pid else ()
+    states = {part.state for part in (*shards, *processes)} | ({gateway.state} if gateway else set())
+    whole = states <= {"up"}
     if pid is None:
         word = "stopped"
     elif not state.ready:
@@ -93,7 +108,34 @@ async def examine(deployment: Deployment) -> DeploymentHealth:
         uptime_s=round((datetime.now(UTC) - started).total_seconds(), 1) if started else None,
         shards=tuple(shards),
         gateway=gateway,
+        processes=processes,
     )
+
+
+def _processes(state: RunState) -> tuple[ProcessHealth, ...]:
+    """The event plane's processes: the bus must greet, the others must live."""
+    known = {**({"nats": state.bus} if state.bus else {}), **state.processes}
+    return tuple(
+        ProcessHealth(
+            name,
+            "up" if (has_jetstream(process.port) if process.port else _lives(process.pid)) else "down",
+            process.pid,
+            process.restarts,
+        )
+        for name, process in known.items()
+    )
+
+
+def _lives(pid: int | None) -> bool:
+    if pid is None:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 async def _ask_shard(deployment: Deployment, shard: ShardServer, buckets: int) -> ShardHealth:
