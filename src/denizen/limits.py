@@ -165,6 +165,7 @@ projector_stream_events_max = 100_000  # of a parked stream, read for a retry
 read_connections = 8  # of a gateway to the read database
 search_statement_ms = 3_000
 search_text_chars_max = 200
+statistics_periods_max = 1_000
 position_wait_s = 2.0  # how long a read waits for a session's own write
 position_poll_s_min = 0.005
 position_poll_s_max = 0.05

@@ -8,7 +8,11 @@ from http_api import Api
 
 
 def query(**parameters: str) -> str:
-    return "/v1/users?" + "&".join(f"{name}={quote(value, safe='')}" for name, value in parameters.items())
+    return query_of("/v1/users", **parameters)
+
+
+def query_of(path: str, **parameters: str) -> str:
+    return f"{path}?" + "&".join(f"{name}={quote(value, safe='')}" for name, value in parameters.items())
 
 
 async def found(api: Api, **parameters: str) -> list[str]:
@@ -58,3 +62,29 @@ async def test_what_cannot_be_searched_is_refused(api: Api) -> None:
         answer = await api("GET", query(**{"country": "DE", name: value}))
         assert (answer.status, answer.code) == (400, "invalid_parameter"), (name, value, answer.raw)
     assert (await api("GET", query(country="DE", position="nonsense"))).code == "invalid_parameter"
+
+
+async def test_activity_tells_what_was_done_to_a_user_page_by_page(api: Api) -> None:
+    user = await api.user()
+    changed = (await api("PATCH", f"/v1/users/{user['id']}", {"country": "DE"})).json
+    first = (await api("GET", f"/v1/activity?user={user['id']}&limit=1&position={changed['position']}")).json
+    assert [(item["type"], item["changes"]) for item in first["items"]] == [("ProfileChanged", ["country"])]
+    assert first["stale"] is False
+    second = (await api("GET", f"/v1/activity?user={user['id']}&limit=1&cursor={first['next_cursor']}")).json
+    assert [item["type"] for item in second["items"]] == ["UserRegistered"]
+    assert second["next_cursor"] is None
+    assert (await api("GET", f"/v1/activity?actor=x&cursor={first['next_cursor']}")).code == "invalid_parameter"
+    actor = first["items"][0]["actor"]
+    assert (await api("GET", query_of("/v1/activity", actor=actor, limit="3"))).json["items"]
+
+
+async def test_statistics_count_a_sign_up(api: Api) -> None:
+    plan = uuid.uuid4().hex
+    user = await api.user(country="IS", attributes={"plan": plan})
+    found = (await api("GET", f"/v1/statistics?per=hour&position={user['position']}")).json
+    assert found["by_plan"][plan] == 1
+    assert found["by_country"]["IS"] >= 1
+    assert found["users"] == sum(found["by_status"].values())
+    assert sum(period["sign_ups"] for period in found["periods"]) >= 1
+    assert (await api("GET", "/v1/statistics?per=week")).code == "invalid_parameter"
+    assert (await api("GET", "/v1/statistics?since=1970-01-01T00:00:00Z")).code == "invalid_parameter"

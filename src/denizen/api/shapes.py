@@ -164,6 +164,51 @@ class UserPage(Struct):
     stale: bool = False
 
 
+class ActivityDocument(Struct):
+    """That something happened to a user. `changes` names the fields; their values are in the user's history alone."""
+
+    user_id: UUID
+    version: Version
+    type: str
+    at: datetime
+    actor: str
+    changes: list[str]
+
+
+class ActivityPage(Struct):
+    """A page of activity, the newest first; `next_cursor` is null on the last one. For the rest see `UserPage`."""
+
+    items: list[ActivityDocument]
+    next_cursor: str | None
+    as_of: datetime | None
+    stale: bool
+
+
+class PeriodDocument(Struct):
+    """What happened in the hour or day (UTC) that begins at `start`. Periods in which nothing did are left out."""
+
+    start: datetime
+    sign_ups: int
+    changes: int
+    deletions: int
+    erasures: int
+
+
+class StatisticsDocument(Struct):
+    """How many users there are, and how many for each value ("" for none); what happened in each period.
+
+    For `as_of` and `stale` see `UserPage`. The plan of a user is the attribute `plan`, if it is a text.
+    """
+
+    users: int
+    by_status: dict[str, int]
+    by_country: dict[str, int]
+    by_plan: dict[str, int]
+    periods: list[PeriodDocument]
+    as_of: datetime | None
+    stale: bool
+
+
 class EventDocument(Struct):
     """What happened to a user: the event's `data`, who did it (`actor`) and in which request (`correlation_id`).
 

@@ -13,7 +13,7 @@ from denizen import errors
 from denizen.api import shapes
 from denizen.errors import DenizenError
 from denizen.http import refusals
-from denizen.http.handlers import batches, keys, login_names, system, users
+from denizen.http.handlers import batches, keys, login_names, read_models, system, users
 from denizen.http.replies import JSON, Reply
 from denizen.http.requests import Request
 from denizen.http.services import Services
@@ -231,6 +231,31 @@ _BATCHES: Final = (
     ),
 )  # fmt: skip
 
+_READ_MODELS: Final = (
+    Route(
+        name="get_activity", method="GET", path="/v1/activity", handler=read_models.get_activity, scope=READ,
+        summary="Who did what to which user, the newest first", reply=shapes.ActivityPage,
+        query=(
+            Query("user", "Of this user only.", {"type": "string", "format": "uuid"}),
+            Query("actor", "By this actor only.", {"type": "string", "minLength": 1, "maxLength": 200}),
+            Query("since", "At this time or later.", _TIME),
+            Query("cursor", "`next_cursor` of the page before. Opaque; never expires.", {"type": "string"}),
+            _limit(page_events_max),
+            _POSITION,
+        ),
+    ),
+    Route(
+        name="get_statistics", method="GET", path="/v1/statistics", handler=read_models.get_statistics, scope=READ,
+        summary="How many users there are, and what happened in each hour or day", reply=shapes.StatisticsDocument,
+        query=(
+            Query("per", "The length of a period.", {"type": "string", "enum": ["day", "hour"], "default": "day"}),
+            Query("since", "From this time on. By default 60 days or 48 hours before the end.", _TIME),
+            Query("before", "Until this time. By default now.", _TIME),
+            _POSITION,
+        ),
+    ),
+)  # fmt: skip
+
 _KEYS: Final = (
     Route(
         name="create_key", method="POST", path="/v1/keys", handler=keys.create_key, scope=ADMIN,
@@ -274,4 +299,4 @@ _SYSTEM: Final = (
     ),
 )  # fmt: skip
 
-ROUTES: Final = (*_USERS, *_PASSWORDS_AND_NAMES, *_BATCHES, *_KEYS, *_SYSTEM)
+ROUTES: Final = (*_USERS, *_PASSWORDS_AND_NAMES, *_BATCHES, *_READ_MODELS, *_KEYS, *_SYSTEM)

@@ -1,22 +1,17 @@
 """Searching users: the query's parameters to a search of the directory, its page to the document."""
 
-import binascii
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 from unicodedata import normalize
-from uuid import UUID
-from zlib import crc32
 
 import msgspec
-from msgspec import Struct
 
 from denizen.api.shapes import UserPage
 from denizen.errors import Invalid, Unavailable
 from denizen.http.refusals import InvalidParameter
 from denizen.http.replies import Reply, json_reply
 from denizen.http.requests import Request
+from denizen.http.search_cursors import cursor_at, place_of
 from denizen.http.services import Services
 from denizen.http.views import user_document
 from denizen.limits import page_users_default, page_users_max, position_wait_s, search_text_chars_max
@@ -29,9 +24,6 @@ from denizen.users.state import Status
 FILTERS: Final = ("name", "email", "username", "status", "country", "attributes", "sort")
 TIMES: Final = ("created_from", "created_before", "updated_from", "updated_before")
 STATUSES: Final = {status.word: status for status in (Status.ACTIVE, Status.SUSPENDED)}
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_FORMAT: Final = b"\x02"
 
 
 def is_search(query: Mapping[str, str]) -> bool:
@@ -48,7 +40,7 @@ async def search_users(services: Services, request: Request) -> Reply:
         freshness = await reads.freshness(connection, DIRECTORY.name)  # before: what is found is at least so fresh
         found = await search(connection, wanted)
     items = [user_document(user) for user in found.users]
-    cursor = None if found.next is None else _cursor(found.next, request)
+    cursor = None if found.next is None else cursor_at((found.next.key,), found.next.user_id, request)
     return json_reply(UserPage(items, cursor, freshness.as_of, stale))
 
 
@@ -128,42 +120,11 @@ def _attributes(query: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(term for term in terms if term is not None)
 
 
-class _Mark(Struct, frozen=True, array_like=True):
-    """What a cursor holds: the search it belongs to, the key (a text, or microseconds since 1970) and the user."""
-
-    search: int
-    key: str | int
-    user_id: UUID
-
-
-def _fingerprint(request: Request) -> int:
-    rest = sorted((name, value) for name, value in request.query.items() if name not in ("cursor", "limit", "position"))
-    return crc32(repr(rest).encode())
-
-
-def _cursor(place: Place, request: Request) -> str:
-    key: Any = place.key
-    if isinstance(key, datetime):
-        key = (key - _EPOCH) // timedelta(microseconds=1)
-    data = _FORMAT + msgspec.msgpack.encode(_Mark(_fingerprint(request), key, place.user_id))
-    return urlsafe_b64encode(data + crc32(data).to_bytes(4, "big")).decode()
-
-
 def _place(request: Request) -> Place | None:
-    cursor = request.query.get("cursor")
-    if cursor is None:
+    place = place_of(request)
+    if place is None:
         return None
-    try:
-        data = urlsafe_b64decode(cursor) if cursor.isascii() else b""
-        body, check = data[:-4], data[-4:]
-        if body[:1] != _FORMAT or crc32(body).to_bytes(4, "big") != check:
-            raise ValueError("mangled")
-        mark = msgspec.msgpack.decode(body[1:], type=_Mark)
-    except (binascii.Error, ValueError):
-        raise InvalidParameter("cursor", "cursor", "`cursor` is not one that this service gave") from None
-    if mark.search != _fingerprint(request):
-        raise InvalidParameter(
-            "cursor", "cursor", "`cursor` belongs to another search: repeat the filters as they were"
-        )
-    key = mark.key if isinstance(mark.key, str) else _EPOCH + timedelta(microseconds=mark.key)
-    return Place(key, mark.user_id)
+    key, user_id = place
+    if len(key) != 1 or isinstance(key[0], int):
+        raise InvalidParameter("cursor", "cursor", "`cursor` is not one that this route gave")
+    return Place(key[0], user_id)
