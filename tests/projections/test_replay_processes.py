@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import asyncpg
 import pytest
@@ -41,6 +42,12 @@ def cli(running: RunningDeployment, *arguments: str) -> subprocess.CompletedProc
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
+def projections(running: RunningDeployment, *arguments: str) -> Any:
+    command = [sys.executable, "-P", "-m", "denizen", "projections", *arguments, "--data", str(running.data)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    return json.loads(done.stdout)
+
+
 def started(running: RunningDeployment, *arguments: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-P", "-m", "denizen", "replay", *arguments, "--data", str(running.data)]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL)
@@ -68,6 +75,9 @@ async def test_a_projector_killed_again_and_again_and_a_replay_killed_end_equal(
             os.kill(pid, signal.SIGKILL)
         if before < EVENTS:
             await until_applied(running, 1, before + 1)
+    shown = projections(running, "--json")
+    assert {each["projection"] for each in shown["versions"]} == {"activity", "directory", "statistics"}
+    assert shown["parked"] == []
     plan = json.loads(cli(running, "plan", "directory", "--json").stdout)
     assert (plan["version"], plan["events"]) == (2, plan["events"])
     assert plan["events"] >= EVENTS

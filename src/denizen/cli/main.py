@@ -37,6 +37,9 @@ app.command(
     "denizen.cli.projector:app", name="projector", help="Keep a deployment's read models, as a process of its own."
 )
 app.command(
+    "denizen.cli.projections:app", name="projections", help="How the read models are; pause, resume, retry, skip."
+)
+app.command(
     "denizen.cli.replay:app", name="replay", help="Make a read model anew from all events, beside the live one."
 )
 app.command("denizen.cli.relay:app", name="relay", help="Publish a deployment's events, as a process of its own.")

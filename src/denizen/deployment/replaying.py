@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 
@@ -32,7 +33,7 @@ PROGRESS_S = 1.0
 EXPLAINED_MAX = 20
 
 _VERSIONS = """
-    select v.projection, v.version, v.state, v.live, v.reason, p.lag_events, p.as_of
+    select v.projection, v.version, v.state, v.live, v.reason, p.lag_events, p.as_of, p.lag_ms_p50, p.lag_ms_p99
     from denizen_read.projections v left join denizen_read.progress p using (projection, version) order by 1, 2
 """
 
@@ -115,6 +116,30 @@ async def status(deployment: Deployment) -> tuple[list[Replay], list[dict[str, A
     """Every replay, and every version."""
     async with _read(deployment) as connection:
         return await work.replays(connection), [dict(row) for row in await connection.fetch(_VERSIONS)]
+
+
+async def overview(deployment: Deployment) -> tuple[list[dict[str, Any]], list[registry.Parked]]:
+    """Every version, and every parked stream."""
+    async with _read(deployment) as connection:
+        return [dict(row) for row in await connection.fetch(_VERSIONS)], await registry.parked(connection)
+
+
+async def set_paused(deployment: Deployment, name: str, *, paused: bool) -> bool:
+    """Pause or resume every version of a projection; whether there was one to change."""
+    changed = False
+    async with _read(deployment) as connection:
+        for version in await registry.versions(connection):
+            if version.projection == name and paused:
+                changed |= await registry.pause(connection, name, version.version, "an operator paused it")
+            elif version.projection == name:
+                changed |= await registry.resume(connection, name, version.version)
+    return changed
+
+
+async def wish(deployment: Deployment, name: str, stream: UUID, what: str) -> bool:
+    """Ask the projector to "retry" or "skip"; whether the stream is parked."""
+    async with _read(deployment) as connection:
+        return await registry.wish(connection, name, stream, what)
 
 
 async def pause(deployment: Deployment, name: str) -> None:

@@ -1,0 +1,103 @@
+"""`denizen projections`: how the read models are, and what an operator does about them."""
+
+import sys
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from cyclopts import App, Parameter
+
+from denizen.cli.options import DataOption, JsonOption, data_directory
+from denizen.deployment.layout import Deployment
+
+app = App(
+    name="projections",
+    help="How the read models are: versions, lag, parked streams; pause, resume, retry, skip.",
+    help_epilogue="""
+A stream is parked when a projection cannot take one of its events; the other
+streams flow. `retry` tries the event again (after an upgrade), `skip` goes on
+behind it.
+
+Examples:
+
+    denizen projections
+    denizen projections pause activity
+    denizen projections resume activity
+    denizen projections retry directory 01890a5d-ac96-8b2f-8d0a-3c1f2e4d5b6a
+""",
+    help_format="plaintext",
+)
+
+Name = Annotated[str, Parameter(help="The projection, such as directory.")]
+Stream = Annotated[UUID, Parameter(help="The user's id.")]
+
+
+@app.default
+def show(*, data: DataOption = None, json: JsonOption = False) -> None:
+    """Every version of every projection, and every parked stream."""
+    from denizen.deployment import replaying
+
+    versions, parked = _run(data, replaying.overview)
+    if json:
+        print(msgspec.json.encode({"versions": versions, "parked": parked}).decode())
+        return
+    for version in versions:
+        words = [f"{version['projection']} version {version['version']}: {version['state']}"]
+        words += ["live"] if version["live"] else []
+        if version["lag_events"] is not None:
+            words.append(f"{version['lag_events']:,} events behind")
+        if version["lag_ms_p99"] is not None:
+            words.append(f"visible after {version['lag_ms_p50']:,.0f} ms (p50), {version['lag_ms_p99']:,.0f} ms (p99)")
+        words += [version["reason"]] if version["reason"] else []
+        print(", ".join(words))
+    for each in parked:
+        print(
+            f"parked in {each.projection}: {each.stream} at version {each.stream_version} ({each.type}): {each.error}"
+        )
+
+
+@app.command
+def pause(name: Name, /, *, data: DataOption = None) -> None:
+    """Stop applying events to a projection; it goes on answering with what it has."""
+    from denizen.deployment import replaying
+
+    _require(_run(data, lambda deployment: replaying.set_paused(deployment, name, paused=True)), f"{name} is paused")
+
+
+@app.command
+def resume(name: Name, /, *, data: DataOption = None) -> None:
+    """Go on applying events, from where it stopped."""
+    from denizen.deployment import replaying
+
+    _require(_run(data, lambda deployment: replaying.set_paused(deployment, name, paused=False)), f"{name} goes on")
+
+
+@app.command
+def retry(name: Name, stream: Stream, /, *, data: DataOption = None) -> None:
+    """Have the projector try a parked stream again."""
+    from denizen.deployment import replaying
+
+    _require(_run(data, lambda deployment: replaying.wish(deployment, name, stream, "retry")), "it will be tried again")
+
+
+@app.command
+def skip(name: Name, stream: Stream, /, *, data: DataOption = None) -> None:
+    """Have the projector go on behind the event that a parked stream waits at."""
+    from denizen.deployment import replaying
+
+    _require(_run(data, lambda deployment: replaying.wish(deployment, name, stream, "skip")), "it will be passed over")
+
+
+def _run(data: Any, work: Any) -> Any:
+    import asyncio
+
+    async def main() -> Any:
+        return await work(Deployment.load(data_directory(data)))
+
+    return asyncio.run(main())
+
+
+def _require(done: bool, text: str) -> None:
+    print(text if done else "there is nothing of that name in that state")
+    if not done:
+        sys.exit(1)

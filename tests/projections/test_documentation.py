@@ -1,0 +1,22 @@
+"""The examples of docs/projections.md run as they stand there."""
+
+import re
+from pathlib import Path
+
+from denizen.projections.catalogue import SHIPPED
+
+PAGE = (Path(__file__).parents[2] / "docs" / "projections.md").read_text()
+
+
+def test_the_example_projection_and_its_test_run_as_pasted() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    assert len(blocks) == 2
+    names: dict[str, object] = {"__name__": "pasted"}
+    exec(compile("\n".join(blocks), "docs/projections.md", "exec"), names)  # noqa: S102
+    assert len(names["model"].rows()) == 1  # type: ignore[attr-defined]
+
+
+def test_the_page_lists_every_read_model_and_its_tables() -> None:
+    for projection in SHIPPED:
+        (row,) = [line for line in PAGE.splitlines() if line.startswith(f"| {projection.name} |")]
+        assert re.findall(r"`(\w+)`", row) == [table.name for table in projection.tables]
