@@ -97,7 +97,8 @@ def test_a_hole_is_due_at_once_and_what_came_early_is_not_read_again() -> None:
     sequencer.offer(offered(3, 4), now=1.1)
     assert taken(sequencer) == [(1, 3), (1, 4), (1, 5), (1, 6)]
     assert sequencer.due(9.0, everything, 10) == {}
-    assert (sequencer.holes, sequencer.duplicates) == (1, 0)
+    sequencer.offer(offered(1, 6), now=1.2)
+    assert (sequencer.holes, sequencer.duplicates, sequencer.ready) == (1, 2, 0)
 
 
 def test_a_head_that_is_not_reached_is_due_after_its_grace() -> None:

@@ -15,6 +15,7 @@ Examples:
 
     denizen bench import --rows 1000000
     denizen bench verify
+    denizen bench bus
 """,
     help_format="plaintext",
 )
@@ -38,3 +39,11 @@ def verify(*, rows: Rows = 500_000, runs: Runs = 3, shards: Shards = 4) -> None:
     from denizen.bench.verifying import run
 
     run(rows=rows, runs=runs, shards=shards)
+
+
+@app.command
+def bus(*, seconds: float = 10.0, rounds: Runs = 3, shards: Shards = 4) -> None:
+    """Lag and cost of the event bus, and what it takes from appends."""
+    from denizen.bench.bus import main
+
+    main(shards=shards, seconds=seconds, rounds=rounds)

@@ -90,8 +90,8 @@ async def examine(deployment: Deployment) -> DeploymentHealth:
         running = state.gateway.pid if pid else None
         gateway = GatewayHealth("up" if answers else "down", state.gateway.url, running, state.gateway.restarts)
     processes = _processes(state) if pid else ()
-    states = {part.state for part in (*shards, *processes)} | ({gateway.state} if gateway else set())
-    whole = states <= {"up"}
+    states = {shard.state for shard in shards} | {process.state for process in processes}
+    whole = states <= {"up"} and (gateway is None or gateway.state == "up")
     if pid is None:
         word = "stopped"
     elif not state.ready:
