@@ -154,7 +154,7 @@ class WrittenUser(UserDocument):
 class UserPage(Struct):
     """A page of users; `next_cursor` is null on the last one.
 
-    A search is answered by the directory, which follows the writes: everything recorded until `as_of` is in it.
+    A search is answered by the directory, which follows the writes: everything committed until `as_of` is in it.
     `stale`: the `position` asked for was not there in time. The list of all users is always current: no `as_of`.
     """
 

@@ -42,7 +42,7 @@ _REACHED: Final = """
 
 
 class Freshness(Struct, frozen=True):
-    """Everything recorded until `as_of` is in the model; None: nobody knows. `lag_events` were waiting then."""
+    """Everything committed until `as_of` is in the model; None: nobody knows. `lag_events` were waiting then."""
 
     as_of: datetime | None
     lag_events: int | None
