@@ -167,8 +167,9 @@ class Maker:
                 name.data = _encode_name(NameData(name.kind, name.value.decode(), person.id, person.command))
 
     def _new(self, line: int, bucket: int) -> Person:
-        noise = xxh3_64_intdigest(b"%b%d" % (self._key, line)) & _NOISE
-        return Person(line, _id(self._time | bucket, 1 << 63 | noise), bucket, self._command(line, 1))
+        command = self._command(line, 1)
+        noise = int.from_bytes(command[:8], "big") & _NOISE
+        return Person(line, _id(self._time | bucket, 1 << 63 | noise), bucket, command)
 
     def _command(self, line: int, attempt: int) -> bytes:
         return xxh3_128_digest(b"%b%d/%d" % (self._key, line, attempt))
