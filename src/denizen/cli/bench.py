@@ -13,6 +13,8 @@ Tables are printed and written to bench-results/ as JSON.
 
 Examples:
 
+    denizen bench all
+    denizen bench serving --rounds 5
     denizen bench import --rows 1000000
     denizen bench verify
     denizen bench bus
@@ -22,7 +24,32 @@ Examples:
 
 Rows = Annotated[int, Parameter(help="People to generate.", validator=Number(gte=1))]
 Runs = Annotated[int, Parameter(help="How often; the median counts.", validator=Number(gte=1))]
+Seconds = Annotated[int, Parameter(help="How long each measurement takes.", validator=Number(gte=1))]
 Shards = Annotated[int, Parameter(help="PostgreSQL servers.", validator=Number(gte=1, lte=64))]
+
+
+@app.command(name="all")
+def all_(*, rows: Rows = 200_000) -> None:
+    """A bounded run of what the user service promises: serving, import, verify. About five minutes."""
+    serving(rounds=3, seconds=4)
+    import_(rows=rows)
+    verify(rows=rows)
+
+
+@app.command
+def serving(*, rounds: Runs = 3, seconds: Seconds = 5, shards: Shards = 4) -> None:
+    """Creations against pgbench on the same servers, reads against an empty route."""
+    from denizen.bench.serving import run
+
+    run(rounds=rounds, seconds=seconds, shards=shards)
+
+
+@app.command
+def tables(*, rounds: Runs = 3) -> None:
+    """Shared tables against tables partitioned by bucket."""
+    from denizen.bench.tables import run
+
+    run(rounds=rounds)
 
 
 @app.command(name="import")
