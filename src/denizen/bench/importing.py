@@ -2,7 +2,8 @@
 
 Each run makes a fresh deployment, imports generated people with the real command, copies the resulting rows out to
 files, and copies them back into empty tables with the same indexes on the same servers, all servers at once. Both are
-timed by the clock and by the processor time of the servers, for a busy machine stretches the first.
+timed by the clock and by the processor time of the servers, for a busy machine stretches the first. Beside the import
+somebody signs up fifty times a second, and waits for the import's locks like anybody else.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from pathlib import Path
 import asyncpg
 from msgspec import Struct
 
+from denizen.bench.online import online_writer, percentile
 from denizen.bench.people import write_people
 from denizen.bench.processes import memory_of_tree, processor_seconds
 from denizen.bench.results import Cell, publish
@@ -38,6 +40,8 @@ class Run(Struct, frozen=True):
     copy_cpu_s: float
     client_cpu_s: float
     memory_mib: float
+    online_p50_ms: float
+    online_p99_ms: float
 
     @property
     def ratio(self) -> float:
@@ -59,13 +63,22 @@ def run(*, rows: int = 1_000_000, runs: int = 3, shards: int = 4, workers: int |
             f"{result.client_cpu_s:.1f} + {result.import_cpu_s:.1f} s",
             f"{result.copy_cpu_s:.1f} s",
             f"{result.memory_mib:,.0f} MiB",
+            f"{result.online_p50_ms:.0f} / {result.online_p99_ms:.0f} ms",
         )
         for result in results
     ]
     publish(
         "import",
         f"Import of {rows:,} people into {shards} shards; median ratio {ratio:.2f} (bar 0.3)",
-        ("import", "raw COPY", "ratio", "CPU of import (client + servers)", "CPU of COPY", "memory of clients"),
+        (
+            "import",
+            "raw COPY",
+            "ratio",
+            "CPU of import (client + servers)",
+            "CPU of COPY",
+            "memory of clients",
+            "sign-ups beside: p50 / p99",
+        ),
         cells,
         {"rows": rows, "shards": shards, "ratio": ratio, "runs": results},
     )
@@ -77,7 +90,8 @@ def _alternate(people: Path, shards: int, workers: int | None) -> Run:
         data = str(running.data)
         asyncio.run(_on_all(deployment, "checkpoint"))
         before = processor_seconds(data)
-        import_s, client_cpu_s, memory = _import(people, running.data, workers)
+        with online_writer(deployment) as latencies:
+            import_s, client_cpu_s, memory = _import(people, running.data, workers)
         between = processor_seconds(data)
         files = running.directory / "copied"
         files.mkdir()
@@ -85,7 +99,16 @@ def _alternate(people: Path, shards: int, workers: int | None) -> Run:
         asyncio.run(_on_all(deployment, *_EMPTY_TABLES, "checkpoint"))
         start_cpu = processor_seconds(data)
         copy_s = asyncio.run(_copy_in(deployment, files))
-        return Run(import_s, copy_s, between - before, processor_seconds(data) - start_cpu, client_cpu_s, memory)
+        return Run(
+            import_s,
+            copy_s,
+            between - before,
+            processor_seconds(data) - start_cpu,
+            client_cpu_s,
+            memory,
+            percentile(latencies, 50),
+            percentile(latencies, 99),
+        )
 
 
 def _import(people: Path, data: Path, workers: int | None) -> tuple[float, float, float]:
