@@ -123,6 +123,13 @@ class Table:
             f" full join {SCHEMA}.{self.at(other)} b using ({key}) where a is distinct from b limit $1"
         )
 
+    def fingerprint(self, version: int) -> str:
+        """How many rows there are, and two sums over 64-bit hashes of all of them: equal for equal rows, only."""
+        return (
+            "select count(*), bit_xor(hash_record_extended(t, 1)), sum(hash_record_extended(t, 2)::numeric)"  # noqa: S608
+            f" from {SCHEMA}.{self.at(version)} t"
+        )
+
     def drop(self, version: int) -> str:
         """The statement that removes the table."""
         return f"drop table if exists {SCHEMA}.{self.at(version)}"

@@ -41,6 +41,7 @@ _UNBOUNDED: Final = {
     "enable_mergejoin": "on",
     "plan_cache_mode": "auto",
     "maintenance_work_mem": "256MB",
+    "work_mem": "64MB",
 }
 
 
