@@ -1,6 +1,6 @@
 """The read side: the replay of the directory end to end, and searching it.
 
-    python -m denizen.bench.projections [events]
+    denizen bench projections --events 600000
 
 A deployment with two shards is filled with events by COPY (three a user). Then a replay reads, folds, writes, indexes
 and verifies them, with two workers. Machines are shared, so the work is also given in CPU seconds of everything that
@@ -123,12 +123,10 @@ def _cpu_seconds(running: RunningDeployment) -> float:
     return children.ru_utime + children.ru_stime + ticks / os.sysconf("SC_CLK_TCK")
 
 
-def main() -> None:
+def run(events: int = EVENTS) -> None:
     """Measure and publish."""
-    console = Console()
-    events = int(sys.argv[1]) if len(sys.argv) > 1 else EVENTS
-    publish("projections", measure(events, console), {"events": events})
+    publish("projections", measure(events, Console()), {"events": events})
 
 
 if __name__ == "__main__":
-    main()
+    run(int(sys.argv[1]) if len(sys.argv) > 1 else EVENTS)

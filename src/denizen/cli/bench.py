@@ -18,6 +18,7 @@ Examples:
     denizen bench import --rows 1000000
     denizen bench verify
     denizen bench bus
+    denizen bench projections --events 1000000
 """,
     help_format="plaintext",
 )
@@ -74,3 +75,11 @@ def bus(*, seconds: float = 10.0, rounds: Runs = 3, shards: Shards = 4) -> None:
     from denizen.bench.bus import main
 
     main(shards=shards, seconds=seconds, rounds=rounds)
+
+
+@app.command
+def projections(*, events: Annotated[int, Parameter(validator=Number(gte=1_000))] = 600_000) -> None:
+    """The replay of the directory end to end, and searching it."""
+    from denizen.bench.projections import run
+
+    run(events)
