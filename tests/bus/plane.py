@@ -9,9 +9,11 @@ import asyncpg
 
 from denizen.bus.feed import EventFeed
 from denizen.bus.hints import Hinter
+from denizen.bus.listening import listen_for_hints
 from denizen.bus.relay import Relay
 from denizen.bus.server import NatsServer
 from denizen.bus.settings import BusSettings
+from denizen.bus.tasks import end_tasks
 from denizen.events.records import NO_STREAM, Append, NameAction, Outcome, Result
 from denizen.events.store import ShardStore, connect
 from denizen.service.router import Router
@@ -74,18 +76,19 @@ class Plane:
         }
         self.router = Router(FixedMap(bucket_map), stores, 7)
         self.relays: dict[Relay, asyncio.Task[None]] = {}
+        self._listening: list[asyncio.Task[None]] = []
 
     def start_relays(self) -> None:
         """Run one relay for each shard."""
         for shard, database in self.databases.items():
             relay = Relay(shard, database.connect_args, self.bus)
             self.relays[relay] = asyncio.create_task(relay.run())
+            self._listening.append(asyncio.create_task(listen_for_hints(self.bus, {shard: relay.hear})))
 
     async def stop_relays(self) -> None:
         """End every relay."""
-        for task in self.relays.values():
-            task.cancel()
-        await asyncio.gather(*self.relays.values(), return_exceptions=True)
+        await end_tasks([*self.relays.values(), *self._listening])
+        self._listening.clear()
         self.relays.clear()
 
     def feed(self, starts: Mapping[Bucket, int] = ALL, *, bus: bool = True) -> EventFeed:

@@ -7,6 +7,7 @@ import pytest
 from denizen import limits
 from denizen.bus.server import NatsServer
 from denizen.bus.settings import EVENTS_STREAM, events_subject
+from denizen.bus.tasks import end_tasks
 from denizen.testing.bus import Collected, collect
 from denizen.testing.postgres import Database
 
@@ -57,7 +58,7 @@ async def test_of_two_relays_of_a_shard_one_publishes_and_the_other_takes_over(p
     leaders = [relay for relay in plane.relays if relay.leading]
     assert len(leaders) == 1
     assert [relay.published for relay in plane.relays if relay is not leaders[0]] == [0]
-    plane.relays.pop(leaders[0]).cancel()
+    await end_tasks([plane.relays.pop(leaders[0])])
     await plane.append(12, buckets=[1, 2, 3])
     await until(lambda: sum(relay.published for relay in plane.relays) == 12)
     async with operator(plane) as bus:
@@ -130,7 +131,7 @@ async def test_messages_that_nobody_can_read_are_passed_over(plane: Plane) -> No
         for payload in (b"", b"\xc1", b"\x81\xa1v\x02", b"\x81\xa1v\x01"):
             await bus.client.publish(events_subject(SHARD), payload)
             await bus.client.publish("denizen.heads.s1", payload)
-            await bus.client.publish("denizen.hint.s1", payload)
+            await bus.client.publish("denizen.hint", payload)
         await plane.append(12, buckets=[1, 2, 3])
         await collect(feed, 12)
 

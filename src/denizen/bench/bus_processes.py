@@ -16,9 +16,11 @@ from typing import Any
 import uvloop
 
 from denizen.bus.feed import EventFeed
+from denizen.bus.listening import listen_for_hints
 from denizen.bus.relay import Relay
 from denizen.bus.settings import BusSettings
 from denizen.bus.shards import ShardReaders
+from denizen.bus.tasks import end_tasks
 from denizen.sharding.bucket_map import BucketMap
 from denizen.sharding.ids import BUCKETS, Bucket, ShardId
 
@@ -86,10 +88,9 @@ def run_relays(pipe: Connection, shards: Shards, bus: BusSettings) -> None:
 
     async def serve() -> None:
         tasks = [asyncio.create_task(relay.run()) for relay in relays]
+        tasks.append(asyncio.create_task(listen_for_hints(bus, {relay.shard: relay.hear for relay in relays})))
         await _answer(pipe, {"published": lambda: sum(relay.published for relay in relays)})
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(tasks)
 
     uvloop.run(serve())
 

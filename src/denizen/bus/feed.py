@@ -30,6 +30,7 @@ from denizen.bus.settings import HEADS_SUBJECTS, BusSettings
 from denizen.bus.shards import Shards
 from denizen.bus.streams import events_stream
 from denizen.bus.tail import Tail
+from denizen.bus.tasks import end_tasks
 from denizen.sharding.ids import Bucket, ShardId
 
 _log = structlog.get_logger()
@@ -66,10 +67,7 @@ class EventFeed:
 
     async def stop(self) -> None:
         """End every task. What was not taken comes again to the next feed that starts from the same checkpoints."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(healer.stop() for healer in self._healers.values()))
+        await end_tasks([*self._tasks, *(healer.task for healer in self._healers.values())])
 
     async def __aenter__(self) -> "EventFeed":
         await self.start()

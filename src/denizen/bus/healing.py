@@ -60,14 +60,8 @@ class Healer:
         return max(self.heard, self._asked)
 
     def start(self) -> None:
-        """Begin, with a look at every head: the feed may start far behind."""
+        """Begin, with a look at every head: the feed may start far behind. Who starts it ends its `task`."""
         self.task = asyncio.get_running_loop().create_task(self._run())
-
-    async def stop(self) -> None:
-        """End."""
-        if self.task is not None:
-            self.task.cancel()
-            await asyncio.gather(self.task, return_exceptions=True)
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()

@@ -13,7 +13,8 @@ from denizen import limits
 from denizen.bus.connection import TROUBLE, Bus, connected
 from denizen.bus.messages import encode_hint
 from denizen.bus.metrics import hints_sent
-from denizen.bus.settings import BusSettings, hint_subject
+from denizen.bus.settings import HINT_SUBJECT, BusSettings
+from denizen.bus.tasks import end_tasks
 from denizen.events.appending import Appended, Write
 from denizen.events.records import Outcome
 from denizen.sharding.ids import Bucket, ShardId
@@ -44,9 +45,7 @@ class Hinter:
             async with asyncio.timeout(limits.bus_last_hint_s):
                 if self._bus is not None:
                     await self._send(self._bus)
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end_tasks([self._task])
 
     @property
     def connected(self) -> bool:
@@ -95,8 +94,8 @@ class Hinter:
     async def _send(self, bus: Bus) -> int:
         """Send what there is; how many buckets that were."""
         news, self._news = self._news, {}
-        for shard, heads in news.items():
-            if heads:
-                await bus.client.publish(hint_subject(shard), encode_hint(heads))
-                hints_sent.labels(shard).inc()
-        return sum(len(heads) for heads in news.values())
+        buckets = sum(len(heads) for heads in news.values())
+        if buckets:
+            await bus.client.publish(HINT_SUBJECT, encode_hint(news))
+            hints_sent.inc()
+        return buckets

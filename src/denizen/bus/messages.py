@@ -107,7 +107,7 @@ _encode = Encoder(uuid_format="bytes").encode
 _version = Decoder(_Version).decode
 _events = Decoder(EventsMessage).decode
 _heads = Decoder(HeadsMessage).decode
-_hint = Decoder(dict[Bucket, int]).decode
+_hint = Decoder(dict[ShardId, dict[Bucket, int]]).decode
 
 
 def encode_events(shard: ShardId, rows: Sequence[Sequence[Any]]) -> bytes:
@@ -165,12 +165,12 @@ def decode_heads(payload: bytes) -> HeadsMessage:
     return message
 
 
-def encode_hint(heads: Mapping[Bucket, int]) -> bytes:
-    """A hint: the newest sequences that somebody has just committed, by bucket."""
+def encode_hint(heads: Mapping[ShardId, Mapping[Bucket, int]]) -> bytes:
+    """A hint: the newest sequences that somebody has just committed, by shard and bucket."""
     return _encode(heads)
 
 
-def decode_hint(payload: bytes) -> dict[Bucket, int]:
+def decode_hint(payload: bytes) -> dict[ShardId, dict[Bucket, int]]:
     """The sequences in a hint; `BadMessage` if it cannot be read."""
     try:
         return _hint(payload)

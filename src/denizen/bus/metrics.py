@@ -16,7 +16,7 @@ relay_leading: Final = Gauge("denizen_relay_leading", "1 where this process is t
 relay_seconds: Final = Histogram(
     "denizen_relay_lag_seconds", "From an event's recording to its publication", ["shard"], buckets=_SECONDS
 )
-hints_sent: Final = Counter("denizen_bus_hints", "Hints sent to relays", ["shard"])
+hints_sent: Final = Counter("denizen_bus_hints", "Hints sent to relays")
 
 _feed_events: Final = Counter("denizen_feed_events", "Events a feed took, by where from", ["feed", "source"])
 _feed_duplicates: Final = Counter("denizen_feed_duplicates", "Events that came again, and were dropped", ["feed"])

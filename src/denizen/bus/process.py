@@ -7,8 +7,10 @@ from typing import Any
 
 import structlog
 
+from denizen.bus.listening import listen_for_hints
 from denizen.bus.relay import Relay
 from denizen.bus.settings import BusSettings
+from denizen.bus.tasks import end_tasks
 from denizen.sharding.ids import ShardId
 
 _log = structlog.get_logger()
@@ -23,7 +25,9 @@ async def serve_relays(shards: Mapping[ShardId, dict[str, Any]], bus: BusSetting
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    tasks = [loop.create_task(Relay(shard, arguments, bus).run()) for shard, arguments in shards.items()]
+    relays = [Relay(shard, arguments, bus) for shard, arguments in shards.items()]
+    tasks = [loop.create_task(relay.run()) for relay in relays]
+    tasks.append(loop.create_task(listen_for_hints(bus, {relay.shard: relay.hear for relay in relays})))
     stopping = loop.create_task(stop.wait())
     _log.info("relays_started", shards=list(shards))
     try:
@@ -31,7 +35,5 @@ async def serve_relays(shards: Mapping[ShardId, dict[str, Any]], bus: BusSetting
         for task in ended:
             task.result()
     finally:
-        for task in (stopping, *tasks):
-            task.cancel()
-        await asyncio.gather(stopping, *tasks, return_exceptions=True)
+        await end_tasks([stopping, *tasks])
     _log.info("relays_stopped")

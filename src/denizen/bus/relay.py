@@ -6,29 +6,28 @@ It looks when a gateway hints that something was committed, and at every bucket 
 hinted. From one read to the next some milliseconds pass at least, so that one message carries what many commits wrote.
 What goes wrong, with PostgreSQL or with the bus, ends in a new beginning; nothing that it holds in memory is needed.
 
-Caller's duties: `run` until it is no longer wanted, then cancel. Any number of relays of one shard may run, anywhere:
-one publishes, the others wait for its lock.
+Caller's duties: `run` until it is no longer wanted, then end that task with `tasks.end_tasks`; pass hints to `hear`. Any
+number of relays of one shard may run, anywhere: one publishes, the others wait for its lock.
 """
 
 import asyncio
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
 import structlog
-from nats.aio.msg import Msg
 
 from denizen import limits
 from denizen.bus import metrics
 from denizen.bus.connection import TROUBLE, Bus, connected
 from denizen.bus.cursors import Cursors
-from denizen.bus.messages import BadMessage, decode_hint
 from denizen.bus.outlet import Outlet, open_outlet
-from denizen.bus.settings import BusSettings, hint_subject
+from denizen.bus.settings import BusSettings
 from denizen.bus.source import Source, locked_source
 from denizen.bus.streams import ensure_streams
 from denizen.errors import DenizenError
-from denizen.sharding.ids import ShardId
+from denizen.sharding.ids import Bucket, ShardId
 
 _log = structlog.get_logger()
 
@@ -101,7 +100,6 @@ class Relay:
         await ensure_streams(bus, self._bus)
         outlet, self._cursors = await open_outlet(bus, self.shard)
         metrics.relay_resumes.labels(self.shard).inc()
-        await bus.client.subscribe(hint_subject(self.shard), cb=self._hear)
         loop = asyncio.get_running_loop()
         look_at = check_at = loop.time()
         while True:
@@ -147,11 +145,8 @@ class Relay:
         except TimeoutError:
             return
 
-    async def _hear(self, message: Msg) -> None:
-        try:
-            hint = decode_hint(message.data)
-        except BadMessage:
-            return
+    def hear(self, hint: Mapping[Bucket, int]) -> None:
+        """These sequences of the shard's buckets were committed, somebody says; see `listening`."""
         if self._cursors is not None and self._cursors.hear(hint):
             self._wake.set()
 

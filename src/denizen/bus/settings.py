@@ -10,6 +10,7 @@ EVENTS_STREAM: Final = "DENIZEN_EVENTS"
 HEADS_STREAM: Final = "DENIZEN_HEADS"
 EVENTS_SUBJECTS: Final = "denizen.events.*"
 HEADS_SUBJECTS: Final = "denizen.heads.*"
+HINT_SUBJECT: Final = "denizen.hint"  # gateways tell relays that something was committed; never stored
 
 
 def events_subject(shard: ShardId) -> str:
@@ -20,11 +21,6 @@ def events_subject(shard: ShardId) -> str:
 def heads_subject(shard: ShardId) -> str:
     """The subject of a shard's heads: how far its buckets are, once a second."""
     return f"denizen.heads.{shard}"
-
-
-def hint_subject(shard: ShardId) -> str:
-    """The subject on which gateways tell a shard's relay that something was committed. Never stored."""
-    return f"denizen.hint.{shard}"
 
 
 class BusSettings(Struct, frozen=True):
