@@ -6,8 +6,8 @@ It looks when a gateway hints that something was committed, and at every bucket 
 hinted. From one read to the next some milliseconds pass at least, so that one message carries what many commits wrote.
 What goes wrong, with PostgreSQL or with the bus, ends in a new beginning; nothing that it holds in memory is needed.
 
-Caller's duties: `run` until it is no longer wanted, then end that task with `tasks.end_tasks`; pass hints to `hear`. Any
-number of relays of one shard may run, anywhere: one publishes, the others wait for its lock.
+Caller's duties: `run` until it is no longer wanted, then end that task with `tasks.end_tasks`; pass hints to `hear`.
+Any number of relays of one shard may run, anywhere: one publishes, the others wait for its lock.
 """
 
 import asyncio
