@@ -3,7 +3,7 @@
 Each run makes a fresh deployment, imports generated people with the real command, copies the resulting rows out to
 files, and copies them back into empty tables with the same indexes on the same servers, all servers at once. Both are
 timed by the clock and by the processor time of the servers, for a busy machine stretches the first. Beside the import
-somebody signs up fifty times a second, and waits for the import's locks like anybody else.
+somebody signs up twenty times a second, and waits for the import's locks like anybody else.
 """
 
 import asyncio

@@ -14,7 +14,7 @@ from denizen.service.gateway import Gateway
 from denizen.sharding.bucket_map import LocalMapSource
 from denizen.users.commands import Registration
 
-_PAUSE_S = 0.02
+_PAUSE_S = 0.05
 
 
 @contextmanager

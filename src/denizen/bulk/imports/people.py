@@ -180,9 +180,11 @@ class Maker:
         return digest[:6] + _TWO_BYTES[bucket] + _BYTE[digest[8] | 0xC0] + digest[9:]
 
     def _rows_of(self, person: Person) -> tuple[bytes, ...]:
-        return tuple(
-            rows.correlated_event_tail(
-                person.id, version, person.bucket, number, schema, person.command, self._correlation, data
+        found = []
+        for version, (number, schema, data) in enumerate(person.data, 1):
+            found.append(
+                rows.correlated_event_tail(
+                    person.id, version, person.bucket, number, schema, person.command, self._correlation, data
+                )
             )
-            for version, (number, schema, data) in enumerate(person.data, 1)
-        )
+        return tuple(found)

@@ -14,7 +14,7 @@ from denizen import limits
 from denizen.bulk.imports.messages import Problem, Window
 from denizen.bulk.imports.source import Source
 
-_FIRST_LINES = 2_048
+_FIRST_LINES = 8_192
 
 
 class Cut(Struct, frozen=True):
