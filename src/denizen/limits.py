@@ -59,6 +59,7 @@ fence_hold_s = 5.0  # how long a write waits for a fenced bucket
 fence_poll_s = 0.01
 fence_poll_max_s = 0.1
 map_retry_s = 1.0
+map_lag_s = 1.0  # how long a write waits for the map to say where its bucket went
 
 # Service
 optimistic_attempts_max = 8

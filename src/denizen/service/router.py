@@ -83,21 +83,25 @@ class Router:
 
     async def settle(self, append: Append, outcome: Outcome) -> Outcome:
         """The final outcome of an append whose first one is given."""
-        if outcome.result is Result.DONE:
-            return outcome
-        deadline = asyncio.get_running_loop().time() + limits.fence_hold_s
-        moved, pause = 0, limits.fence_poll_s
+        loop = asyncio.get_running_loop()
+        result, since, pause = outcome.result, loop.time(), limits.fence_poll_s
         while outcome.result in (Result.MOVED, Result.FENCED):
-            if outcome.result is Result.MOVED and (moved := moved + 1) > 1:
-                raise Moved(f"bucket {append.bucket} moved while this was written; try again")
-            if outcome.result is Result.FENCED:
-                if asyncio.get_running_loop().time() > deadline:
-                    raise Unavailable(f"bucket {append.bucket} is moving and took too long; try again")
+            if outcome.result is not result:
+                result, since, pause = outcome.result, loop.time(), limits.fence_poll_s
+            if result is Result.MOVED and loop.time() - since > limits.map_lag_s:
+                raise Moved(f"bucket {append.bucket} moved, and the map does not say where yet; try again")
+            if result is Result.FENCED and loop.time() - since > limits.fence_hold_s:
+                raise Unavailable(f"bucket {append.bucket} is moving and took too long; try again")
+            tried = self._place_of(append.bucket)
+            await self._refresh()
+            if self._place_of(append.bucket) == tried:  # the map is not newer yet, or the bucket is still fenced
                 await asyncio.sleep(pause)
                 pause = min(pause * 1.5, limits.fence_poll_max_s)
-            await self._refresh()
             outcome = await self.submit(append)
         return outcome
+
+    def _place_of(self, bucket: Bucket) -> tuple[ShardId, Epoch]:
+        return self.map.shard_of(bucket), self.map.epoch_of(bucket)
 
     async def user(self, user_id: UserId) -> StoredUser | None:
         """The user's row, deleted or not; None if there is none."""
