@@ -1,8 +1,9 @@
 """The write path and the read path over HTTP, against `pgbench` and against an empty route, in one run.
 
 Each round measures everything once, in turn, on one deployment with real servers, so that a slow moment of the machine
-weighs on all alike; the figures are medians of the rounds. The load generator is the same for every route and shares
-the machine with the gateway and the servers.
+weighs on all alike; the figures are medians of the rounds. Relays and projectors run and follow our writes, as they do
+in production; before the rival's turn they have caught up, so that they do not slow it. The load generator is the same
+for every route and shares the machine with the gateway and the servers.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from rich.console import Console
 
 from denizen.bench import rival
 from denizen.bench.http_load import LoadResult, RequestOf, drive, post
+from denizen.bench.quiet import wait_until_quiet
 from denizen.bench.report import Figure, publish, ratio
 from denizen.sharding.bucket_map import read_map
 from denizen.testing.deployment import throwaway_deployment
@@ -96,13 +98,16 @@ def _round(
         results.setdefault(what, []).append(number)
 
     for clients in (16, CONNECTIONS):
+        wait_until_quiet()
         note(f"pgbench {clients}", rival.users_per_second(servers, scripts, clients=clients, seconds=seconds))
+    wait_until_quiet()
     created = target.load(target.create, seconds)
     note("create", created.per_second)
     note("create p50", created.percentile_ms(50))
     note("create p99", created.percentile_ms(99))
     note("create two", target.load(lambda number: target.create(number, username=True), seconds).per_second)
     note("batch", BATCH * target.load(target.batch, seconds, BATCH_CONNECTIONS).per_second)
+    wait_until_quiet()
     ids = target.ids(1000)
     note("empty", target.load(lambda _: target.get("/health/live"), seconds).per_second)
     read = target.load(lambda number: target.get(f"/v1/users/{ids[number * 7919 % len(ids)]}"), seconds)
