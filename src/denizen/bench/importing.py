@@ -3,7 +3,8 @@
 Each run makes a fresh deployment, imports generated people with the real command, copies the resulting rows out to
 files, and copies them back into empty tables with the same indexes on the same servers, all servers at once. Both are
 timed by the clock and by the processor time of the servers, for a busy machine stretches the first. Beside the import
-somebody signs up twenty times a second, and waits for the import's locks like anybody else.
+somebody signs up twenty times a second, and waits for the import's locks like anybody else. Only the shards run: relays
+and projectors would follow the import, and still be at it during the COPY.
 """
 
 import asyncio
@@ -85,7 +86,7 @@ def run(*, rows: int = 1_000_000, runs: int = 3, shards: int = 4, workers: int |
 
 
 def _alternate(people: Path, shards: int, workers: int | None) -> Run:
-    with throwaway_deployment(shards=shards, configuration="") as running:
+    with throwaway_deployment(shards=shards, arguments=["--no-gateway"], configuration="") as running:
         deployment = running.deployment
         data = str(running.data)
         asyncio.run(_on_all(deployment, "checkpoint"))

@@ -30,7 +30,7 @@ def run(*, rows: int = 500_000, runs: int = 3, shards: int = 4) -> None:
     with tempfile.TemporaryDirectory(prefix="denizen-bench-") as directory:
         people = Path(directory) / "people.ndjson"
         write_people(people, rows)
-        with throwaway_deployment(shards=shards, configuration="") as running:
+        with throwaway_deployment(shards=shards, arguments=["--no-gateway"], configuration="") as running:
             _denizen("import", str(people), "--data", str(running.data))
             results = []
             for _ in range(runs):

@@ -27,16 +27,18 @@ class LoginNamesOf:
 
     def normal(self, user: User) -> list[tuple[int, str]]:
         """Kind and normalised value. A name in ASCII is valid already, so only its case can differ."""
-        email, username = user.email, user.username
-        if (
-            (email is not None and (not email.isascii() or "xn--" in email.lower()))
-            or (username is not None and not username.isascii())
-            or (self._phone and user.phone is not None)
-        ):
-            return [(name.kind.value, name.value) for name in login_names(user, self._kinds)]
         names = []
+        email, username = user.email, user.username
         if email is not None and self._email:
-            names.append((_EMAIL, email.lower()))
+            value = email.lower()
+            if not email.isascii() or "xn--" in value:
+                return self._by_the_domain(user)
+            names.append((_EMAIL, value))
         if username is not None and self._username:
+            if not username.isascii():
+                return self._by_the_domain(user)
             names.append((_USERNAME, username.lower()))
-        return names
+        return self._by_the_domain(user) if self._phone and user.phone is not None else names
+
+    def _by_the_domain(self, user: User) -> list[tuple[int, str]]:
+        return [(name.kind.value, name.value) for name in login_names(user, self._kinds)]

@@ -77,37 +77,46 @@ class Person(msgspec.Struct, gc=False, eq=False):
 
 
 class Name(msgspec.Struct, gc=False, eq=False):
-    """A login name in another bucket than its user's; `version` is that of its stream before it is reserved."""
+    """A login name in another bucket than its user's, and the rows that reserve and confirm it.
+
+    They are packed while everything is at hand (and in the processor's cache), for a name that never had events;
+    `rows_after` packs them again for one that had some, or whose person has another command by now.
+    """
 
     person: Person
     kind: int
     value: bytes
     bucket: int
     stream: bytes
-    data: bytes
-    version: int = 0
+    reserving: bytes  # event, without sequence and moment
+    confirming: bytes  # event, likewise
+    row: bytes  # of login_names
+    unsettled: bytes  # row, without its moment
+    version: int = 0  # of its stream, before it is reserved
     reserved: bool = False
 
-    def reserving(self) -> tuple[bytes, bytes, bytes]:
-        """The rows that reserve it: event, login name, unsettled."""
+    def rows_after(self, version: int) -> None:
+        """Pack the rows for a stream that is at this version."""
         person = self.person
-        command = person.command
-        return (
-            rows.event_tail(
-                self.stream, self.version + 1, self.bucket, *_RESERVED, _step_id(command, _RESERVE), self.data
-            ),
-            rows.reserved_name(person.id, command, self.bucket, self.kind, self.value),
-            rows.unsettled_tail(self.bucket, self.kind, self.value),
+        self.version = version
+        self.reserving, self.confirming = _name_events(
+            self.kind, self.value.decode(), person.id, person.command, self.stream, self.bucket, version
         )
+        self.row = rows.reserved_name(person.id, person.command, self.bucket, self.kind, self.value)
 
     def reserving_command(self) -> bytes:
         """The command id of the event that reserves it."""
         return _step_id(self.person.command, _RESERVE)
 
-    def confirming(self) -> bytes:
-        """The event that confirms it."""
-        step_id = _step_id(self.person.command, _CONFIRM)
-        return rows.event_tail(self.stream, self.version + 2, self.bucket, *_CONFIRMED, step_id, self.data)
+
+def _name_events(  # noqa: PLR0917  the parts of two rows
+    kind: int, value: str, user_id: bytes, command: bytes, stream: bytes, bucket: int, version: int
+) -> tuple[bytes, bytes]:
+    data = _encode_name(NameData(kind, value, user_id, command))
+    return (
+        rows.event_tail(stream, version + 1, bucket, *_RESERVED, _step_id(command, _RESERVE), data),
+        rows.event_tail(stream, version + 2, bucket, *_CONFIRMED, _step_id(command, _CONFIRM), data),
+    )
 
 
 def _step_id(command: bytes, step: int) -> bytes:
@@ -148,8 +157,7 @@ class Maker:
                 person.home += ((kind, raw),)
                 person.home_rows += rows.held_name(person.id, bucket, kind, raw)
             else:
-                data = _encode_name(NameData(kind, value, person.id, person.command))
-                names.append(Name(person, kind, raw, bucket, self._stream(key, bucket), data))
+                names.append(self._name(person, kind, value, raw, key, bucket))
         if person is None:
             raise Invalid("a registration needs a login name")
         person.data = tuple(map(codec.encode, events))
@@ -164,7 +172,23 @@ class Maker:
         person.events = self._rows_of(person)
         for name in names:
             if name.person is person:
-                name.data = _encode_name(NameData(name.kind, name.value.decode(), person.id, person.command))
+                name.rows_after(0)
+
+    def _name(self, person: Person, kind: int, value: str, raw: bytes, key: bytes, bucket: int) -> Name:  # noqa: PLR0917
+        user_id, command = person.id, person.command
+        digest = xxh3_128_digest(key, self._seed)
+        # the same as `stream_of_login_name`
+        stream = digest[:6] + _TWO_BYTES[bucket] + _BYTE[digest[8] | 0xC0] + digest[9:]
+        return Name(
+            person,
+            kind,
+            raw,
+            bucket,
+            stream,
+            *_name_events(kind, value, user_id, command, stream, bucket, 0),
+            rows.reserved_name(user_id, command, bucket, kind, raw),
+            rows.unsettled_tail(bucket, kind, raw),
+        )
 
     def _new(self, line: int, bucket: int) -> Person:
         command = self._command(line, 1)
@@ -173,11 +197,6 @@ class Maker:
 
     def _command(self, line: int, attempt: int) -> bytes:
         return xxh3_128_digest(b"%b%d/%d" % (self._key, line, attempt))
-
-    def _stream(self, key: bytes, bucket: int) -> bytes:
-        """The same as `stream_of_login_name`, as bytes."""
-        digest = xxh3_128_digest(key, self._seed)
-        return digest[:6] + _TWO_BYTES[bucket] + _BYTE[digest[8] | 0xC0] + digest[9:]
 
     def _rows_of(self, person: Person) -> tuple[bytes, ...]:
         found = []

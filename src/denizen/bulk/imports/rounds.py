@@ -52,7 +52,7 @@ class Rounds:
                 self._maker.again(person, theirs)
             person.fate = None
         for name in theirs:
-            name.reserved, name.version = False, 0
+            name.reserved = False
         self._set_doubles_aside(waiting, theirs)
         await self._steps(waiting, theirs, look_first=True)
 
@@ -70,18 +70,18 @@ class Rounds:
 
     def _set_doubles_aside(self, people: Sequence[Person], names: Sequence[Name]) -> None:
         """Of people with the same name in this round, the first goes on; the others come again after it."""
-        first: dict[tuple[int, bytes], Person] = {}
+        first: dict[bytes, Person] = {}  # values of two kinds are never the same
         for person in people:
-            for key in person.home:
-                if first.setdefault(key, person) is not person:
+            for _, value in person.home:
+                if first.setdefault(value, person) is not person:
                     person.fate = BUSY
         for name in names:
-            key = (name.kind, name.value)
-            other = first.setdefault(key, name.person)
-            if other is not name.person:
-                later = other if other.line > name.person.line else name.person
+            person = name.person
+            other = first.setdefault(name.value, person)
+            if other is not person:
+                later = other if other.line > person.line else person
                 later.fate = BUSY
-                first[key] = name.person if later is other else other
+                first[name.value] = person if later is other else other
 
 
 def _is_ours(fate: Fate | None) -> bool:

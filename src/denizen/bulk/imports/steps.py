@@ -52,14 +52,13 @@ _SETTLED: Final = """
 
 class _Reserving:
     def __init__(self, names: Sequence[Name]) -> None:
-        packed = [name.reserving() for name in names]
-        self.events = [(name.bucket, event) for name, (event, _, _) in zip(names, packed, strict=True)]
-        self._names = b"".join([HEADER, *(row for _, row, _ in packed), TRAILER])
-        self._unsettled = [row for _, _, row in packed]
+        self.events = [(name.bucket, name.reserving) for name in names]
+        self._names = b"".join([HEADER, *[name.row for name in names], TRAILER])
+        self._unsettled = [name.unsettled for name in names]
 
     def copies(self, moment: int) -> Sequence[Copied]:
         head = rows.unsettled_head(moment)
-        unsettled = b"".join([HEADER, *(head + row for row in self._unsettled), TRAILER])
+        unsettled = b"".join([HEADER, *[head + row for row in self._unsettled], TRAILER])
         return (
             ("login_names", rows.NAME_COLUMNS, self._names),
             ("login_names_unsettled", rows.UNSETTLED_COLUMNS, unsettled),
@@ -95,13 +94,14 @@ class Reserve:
             name = items[ordinal - 1]
             if user_id is None:
                 # A reservation that was given back is never made again: its release would be taken for a repetition.
-                name.version = version
+                name.rows_after(version)
                 if used:
                     name.person.fate = CANCELLED
                 continue
             decided.add(ordinal - 1)
             if user_id.bytes == name.person.id and state == "reserved" and reservation.bytes == name.person.command:
-                name.version, name.reserved = version - 1, True
+                name.rows_after(version - 1)
+                name.reserved = True
             elif user_id.bytes != name.person.id:
                 name.person.fate = Taken(name.kind, user_id) if state == "held" else BUSY
             elif state != "held":
@@ -121,7 +121,7 @@ class _Appending:
             users.append(head)
             users.append(person.user)
         users.append(TRAILER)
-        names = b"".join([HEADER, *(person.home_rows for person in self._people), TRAILER])
+        names = b"".join([HEADER, *[person.home_rows for person in self._people], TRAILER])
         return (
             ("users", rows.USER_COLUMNS, b"".join(users)),
             ("login_names", rows.NAME_COLUMNS, names),
@@ -174,7 +174,7 @@ class Append:
 class _Confirming:
     def __init__(self, names: Sequence[Name]) -> None:
         self._names = names
-        self.events = [(name.bucket, name.confirming()) for name in names]
+        self.events = [(name.bucket, name.confirming) for name in names]
         self._columns = (
             " ".join([str(name.bucket) for name in names]),
             " ".join([str(name.kind) for name in names]),
