@@ -49,15 +49,25 @@ class Watched:
         return int(await eventually(find, f"a leader among {among or self.cluster.ids}"))
 
     async def caught_up(self) -> None:
-        """Wait until every node has applied the same, and compare their stores."""
+        """Wait until every node has applied the same and stays there, and compare their stores.
 
-        async def equal() -> bool:
-            rows = await self.rows()
-            return len(rows) == len(self.cluster.ids) and len({row["applied"] for row in rows.values()}) == 1
-
-        await eventually(equal, "every node has applied the same")
+        A command that its client gave up may still arrive; stores are compared only if nothing was applied meanwhile.
+        """
         everything = {"key": "", "prefix": True, "local": True}
-        stores = [(await self.client.ask(url, "range", everything))["kvs"] for url in self.cluster.endpoints]
+
+        async def applied() -> list[int]:
+            return [row["applied"] for row in (await self.rows()).values()]
+
+        async def level() -> bool:
+            nonlocal stores
+            before = await applied()
+            if len(before) < len(self.cluster.ids) or len(set(before)) > 1:
+                return False
+            stores = [(await self.client.ask(url, "range", everything))["kvs"] for url in self.cluster.endpoints]
+            return await applied() == before
+
+        stores: list[list[Any]] = []
+        await eventually(level, "every node has applied the same")
         assert all(store == stores[0] for store in stores)
 
 
