@@ -13,7 +13,7 @@ from denizen.bulk.imports.fates import BUSY, Busy, Cancelled, Fate
 from denizen.bulk.imports.people import Maker, Name, Person
 from denizen.bulk.imports.settling import Settler
 from denizen.bulk.imports.steps import Append, Confirm, Reserve, is_imported
-from denizen.bulk.imports.transactions import Transactions
+from denizen.bulk.imports.transactions import Pace, Transactions
 from denizen.bulk.shards import Shards
 
 
@@ -25,6 +25,7 @@ class Rounds:
         self._maker = maker
         self._settler = settler
         self._look_first = resumed
+        self._pace = Pace()
         self.unsettled_s = 0.0  # how long names were unsettled in the last round
 
     async def write(self, people: Sequence[Person], names: Sequence[Name]) -> None:
@@ -58,14 +59,14 @@ class Rounds:
 
     async def _steps(self, people: Sequence[Person], names: Sequence[Name], *, look_first: bool) -> None:
         """The three steps; people who have a fate already are left out."""
-        shards = self._shards
+        shards, pace = self._shards, self._pace
         began = time.monotonic()
         chosen = [name for name in names if name.person.fate is None]
-        await Transactions(shards, Reserve(), look_first=look_first).run(chosen)
+        await Transactions(shards, Reserve(), pace, look_first=look_first).run(chosen)
         users = [person for person in people if person.fate is None]
-        await Transactions(shards, Append(), look_first=look_first).run(users)
+        await Transactions(shards, Append(), pace, look_first=look_first).run(users)
         reserved = [name for name in chosen if name.reserved and is_imported(name.person)]
-        await Transactions(shards, Confirm(), look_first=False).run(reserved)
+        await Transactions(shards, Confirm(), pace, look_first=False).run(reserved)
         self.unsettled_s = time.monotonic() - began
 
     def _set_doubles_aside(self, people: Sequence[Person], names: Sequence[Name]) -> None:

@@ -85,14 +85,28 @@ class Step(Protocol):
         ...
 
 
+class Pace:
+    """How much goes into one transaction: less while its locks are held for too long, for online writers wait."""
+
+    def __init__(self) -> None:
+        self.events = limits.import_transaction_events_max
+
+    def held(self, seconds: float) -> None:
+        """A transaction held its locks for so long."""
+        if seconds > limits.import_locks_held_s:
+            self.events = max(self.events // 2, limits.import_transaction_events_min)
+        elif seconds < limits.import_locks_held_s / 3:
+            self.events = min(self.events * 2, limits.import_transaction_events_max)
+
+
 class Transactions:
     """Runs one step for many items over all shards. `look_first`: expect that much of it exists already."""
 
-    def __init__(self, shards: Shards, step: Step, *, look_first: bool) -> None:
+    def __init__(self, shards: Shards, step: Step, pace: Pace, *, look_first: bool) -> None:
         self._shards = shards
         self._step = step
         self._look_first = look_first
-        self._rows_max = limits.import_transaction_events_max // step.cost
+        self._pace = pace
 
     async def run(self, items: Sequence[Any]) -> None:
         """Write all items. What moves meanwhile is followed; `Unavailable` if a move takes too long."""
@@ -120,8 +134,11 @@ class Transactions:
     async def _on_shard(self, shard: Shard, items: list[Any]) -> list[Any]:
         """The items whose buckets are not here now."""
         elsewhere = []
-        for start in range(0, len(items), self._rows_max):
-            elsewhere += await self._batch(shard, items[start : start + self._rows_max])
+        start = 0
+        while start < len(items):
+            end = start + self._pace.events // self._step.cost
+            elsewhere += await self._batch(shard, items[start:end])
+            start = end
         return elsewhere
 
     async def _batch(self, shard: Shard, items: list[Any]) -> list[Any]:
@@ -155,6 +172,7 @@ class Transactions:
         buckets = sorted({item.bucket for item in items})
         async with connection.transaction():
             heads = await self._lock(connection, buckets)
+            locked = time.monotonic()
             moment = _micros(await connection.fetchval("select clock_timestamp()"))
             await prepared.change(connection)
             before = [heads[bucket] for bucket in buckets]
@@ -162,6 +180,7 @@ class Transactions:
             for table, columns, content in prepared.copies(moment):
                 await _copy(connection, table, columns, content)
             await connection.execute(_ADVANCE, buckets, before, [heads[bucket] for bucket in buckets])
+        self._pace.held(time.monotonic() - locked)
 
     async def _lock(self, connection: asyncpg.Connection, buckets: list[int]) -> dict[int, int]:
         bucket_map = self._shards.map
