@@ -4,7 +4,7 @@ import asyncio
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NoReturn
 
 import msgspec
 from cyclopts import App, Parameter
@@ -64,6 +64,7 @@ def import_(
     json: JsonOption = False,
 ) -> None:
     """Import people."""
+    from denizen.bulk.imports.columns import BadColumnsError
     from denizen.bulk.imports.run import Import, Options
     from denizen.cli.import_progress import progress_of, show
 
@@ -89,7 +90,11 @@ def import_(
         print(msgspec.json.encode(summary).decode()) if json else show(summary, file)
         return 0 if summary.complete and not summary.rejected else 1
 
-    sys.exit(asyncio.run(run()))
+    try:
+        code = asyncio.run(run())
+    except BadColumnsError as error:
+        _wrong(error.detail)
+    sys.exit(code)
 
 
 def _kind_of(file: str) -> str:
@@ -115,6 +120,6 @@ def _mapping(pairs: list[str]) -> dict[str, str]:
     return mapping
 
 
-def _wrong(message: str) -> None:
+def _wrong(message: str) -> NoReturn:
     print(f"denizen: {message}", file=sys.stderr)
     sys.exit(2)
