@@ -196,7 +196,7 @@ class _Confirming:
 class Confirm:
     """Reserved names become held, for the users' streams have them."""
 
-    cost = 1
+    cost = 2
 
     def prepare(self, items: Sequence[Name]) -> _Confirming:
         return _Confirming(items)

@@ -1,6 +1,10 @@
 """One transaction of an import on one shard, and what is done when it does not go through.
 
-    lock the buckets in order, compare epoch and state → copy the rows, numbered from the heads → heads and digests
+    copy state and names → lock the buckets in order, compare epoch and state → copy the events, numbered from the
+    heads → heads and digests
+
+What needs no sequence comes before the locks, so that online writers wait for the rest only; a bucket that turns out
+not to be writable undoes it. Whoever wants the very same name at the same time waits at the primary key.
 
 It is optimistic: names and streams are not looked up first, for in a new import next to all of them are free and new.
 The primary keys refuse what is not; then everything of this transaction is looked up, what is decided by that is left
@@ -59,7 +63,7 @@ class Prepared(Protocol):
     events: list[tuple[int, bytes]]  # bucket and tail, in the order of buckets
 
     def copies(self, moment: int) -> Sequence[Copied]:
-        """Rows of other tables; `moment` in microseconds since 2000."""
+        """Rows of other tables, before the locks; `moment` in microseconds since 2000."""
         ...
 
     async def change(self, connection: asyncpg.Connection) -> None:
@@ -171,14 +175,14 @@ class Transactions:
         prepared = self._step.prepare(items)
         buckets = sorted({item.bucket for item in items})
         async with connection.transaction():
+            moment = _micros(await connection.fetchval("select clock_timestamp()"))
+            for table, columns, content in prepared.copies(moment):
+                await _copy(connection, table, columns, content)
             heads = await self._lock(connection, buckets)
             locked = time.monotonic()
-            moment = _micros(await connection.fetchval("select clock_timestamp()"))
             await prepared.change(connection)
             before = [heads[bucket] for bucket in buckets]
             await _copy(connection, "events", EVENT_COLUMNS, _numbered(prepared.events, heads, moment))
-            for table, columns, content in prepared.copies(moment):
-                await _copy(connection, table, columns, content)
             await connection.execute(_ADVANCE, buckets, before, [heads[bucket] for bucket in buckets])
         self._pace.held(time.monotonic() - locked)
 
