@@ -9,13 +9,11 @@ and projectors would follow the import, and still be at it during the COPY.
 
 import asyncio
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import asyncpg
@@ -24,12 +22,13 @@ from msgspec import Struct
 from denizen.bench.online import online_writer, percentile
 from denizen.bench.people import write_people
 from denizen.bench.processes import memory_of_tree, processor_seconds
-from denizen.bench.results import Cell, publish
+from denizen.bench.report import Figure, publish, ratio
 from denizen.deployment.layout import Deployment
 from denizen.testing.deployment import throwaway_deployment
 
 TABLES = ("events", "users", "login_names")
 MEMORY_POLL_S = 0.25
+RATIO_MIN = 0.3
 
 
 class Run(Struct, frozen=True):
@@ -44,45 +43,33 @@ class Run(Struct, frozen=True):
     online_p50_ms: float
     online_p99_ms: float
 
-    @property
-    def ratio(self) -> float:
-        return self.copy_s / self.import_s
 
-
-def run(*, rows: int = 1_000_000, runs: int = 3, shards: int = 4, workers: int | None = None) -> None:
-    """Measure, print a table, write `bench-results/import.json`."""
+def run(*, rows: int = 1_000_000, runs: int = 3, shards: int = 4, workers: int | None = None) -> Path:
+    """Measure and publish; the path of the figures."""
     with tempfile.TemporaryDirectory(prefix="denizen-bench-") as directory:
         people = Path(directory) / "people.ndjson"
         write_people(people, rows)
         results = [_alternate(people, shards, workers) for _ in range(runs)]
-    ratio = statistics.median(result.ratio for result in results)
-    cells: list[Sequence[Cell]] = [
-        (
-            f"{rows / result.import_s:,.0f}/s",
-            f"{rows / result.copy_s:,.0f}/s",
-            f"{result.ratio:.2f}",
-            f"{result.client_cpu_s:.1f} + {result.import_cpu_s:.1f} s",
-            f"{result.copy_cpu_s:.1f} s",
-            f"{result.memory_mib:,.0f} MiB",
-            f"{result.online_p50_ms:.0f} / {result.online_p99_ms:.0f} ms",
-        )
-        for result in results
+    return publish("import", _figures(rows, results), {"rows": rows, "shards": shards})
+
+
+def _figures(rows: int, results: list[Run]) -> list[Figure]:
+    imports, copies = [rows / each.import_s for each in results], [rows / each.copy_s for each in results]
+
+    def plain(what: str, field: str, unit: str) -> Figure:
+        return Figure(what, tuple(getattr(each, field) for each in results), unit)
+
+    return [
+        Figure("import", tuple(imports), "rows/s"),
+        Figure("raw COPY of the same rows", tuple(copies), "rows/s"),
+        ratio("import ÷ raw COPY", imports, copies, RATIO_MIN),
+        plain("processor time of the import, clients", "client_cpu_s", "s"),
+        plain("processor time of the import, servers", "import_cpu_s", "s"),
+        plain("processor time of the COPY, servers", "copy_cpu_s", "s"),
+        plain("memory of the import's clients", "memory_mib", "MiB"),
+        plain("sign-ups beside, 50th percentile", "online_p50_ms", "ms"),
+        plain("sign-ups beside, 99th percentile", "online_p99_ms", "ms"),
     ]
-    publish(
-        "import",
-        f"Import of {rows:,} people into {shards} shards; median ratio {ratio:.2f} (bar 0.3)",
-        (
-            "import",
-            "raw COPY",
-            "ratio",
-            "CPU of import (client + servers)",
-            "CPU of COPY",
-            "memory of clients",
-            "sign-ups beside: p50 / p99",
-        ),
-        cells,
-        {"rows": rows, "shards": shards, "ratio": ratio, "runs": results},
-    )
 
 
 def _alternate(people: Path, shards: int, workers: int | None) -> Run:
