@@ -8,6 +8,7 @@ ledger with the deployment: every acknowledged write must be there, and nothing 
 
 import asyncio
 import random
+import time
 from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
@@ -32,6 +33,13 @@ class Account(Struct):
     names_ever: set[tuple[str, str]] = field(default_factory=set)
 
 
+class Wait(Struct, frozen=True):
+    """How long one request took, and when its answer came (`time.monotonic`)."""
+
+    at: float
+    seconds: float
+
+
 class Ledger:
     """Runs the clients and keeps their accounts."""
 
@@ -46,6 +54,7 @@ class Ledger:
         self.repeated = 0
         self.refused: dict[str, int] = {}
         self.errors: dict[str, int] = {}
+        self.waits: list[Wait] = []
 
     async def work(self, clients: int, until: Callable[[], bool]) -> None:
         """Keep `clients` clients busy until the condition holds."""
@@ -70,9 +79,16 @@ class Ledger:
 
     async def _client(self, session: aiohttp.ClientSession, until: Callable[[], bool]) -> None:
         while not until():
-            account = Account(len(self.accounts))
-            self.accounts.append(account)
-            await self._live(session, account, until)
+            await self._turn(session, until)
+
+    async def _turn(self, session: aiohttp.ClientSession, until: Callable[[], bool]) -> None:
+        """One thing after which a client begins anew: the life of an account."""
+        await self._live(session, self._new_account(), until)
+
+    def _new_account(self) -> Account:
+        account = Account(len(self.accounts))
+        self.accounts.append(account)
+        return account
 
     async def _live(self, session: aiohttp.ClientSession, account: Account, until: Callable[[], bool]) -> None:
         """Sign up, change a few times, perhaps leave; stop where an outcome stays open."""
@@ -81,6 +97,7 @@ class Ledger:
         if reply is None:
             return
         account.id = reply["id"]
+        await self._after_write(session, account)
         for step in range(1, self._random.randint(1, 5)):
             if until():
                 return
@@ -91,6 +108,10 @@ class Ledger:
             after = dict(account.certain or {}) | patch
             if await self._write(session, account, "PATCH", f"/v1/users/{account.id}", body=patch, after=after) is None:
                 return
+            await self._after_write(session, account)
+
+    async def _after_write(self, session: aiohttp.ClientSession, account: Account) -> None:
+        """What a client does next with an account that it has just written; nothing here."""
 
     def _patch(self, account: Account, step: int) -> Fields:
         choice = self._random.random()
@@ -121,12 +142,7 @@ class Ledger:
         abandoned = self._random.random() < self._abandon
         headers = {"Idempotency-Key": uuid4().hex}
         while True:
-            try:
-                async with session.request(method, path, json=body, headers=headers) as response:
-                    status, reply = response.status, await response.json(content_type=None)
-            except _TRANSIENT as error:
-                self._count(self.errors, type(error).__name__)
-                status, reply = 0, None
+            status, reply = await self._ask(session, method, path, body, headers)
             if 200 <= status < 300:
                 account.certain, account.open, account.has_open = after, None, False
                 self.acknowledged += 1
@@ -135,12 +151,27 @@ class Ledger:
                 account.open, account.has_open = None, False
                 self._count(self.refused, f"{status} {(reply or {}).get('code')}")
                 return None
-            if status:
-                self._count(self.errors, f"{status} {(reply or {}).get('code')}")
             if abandoned:
                 return None
             self.repeated += 1
             await asyncio.sleep(0.05)
+
+    async def _ask(
+        self, session: aiohttp.ClientSession, method: str, path: str, body: Any = None, headers: Any = None
+    ) -> tuple[int, Any]:
+        """One request: status and document. Status 0 is no answer; that and what is the service's fault is counted."""
+        began = time.monotonic()
+        try:
+            async with session.request(method, path, json=body, headers=headers) as response:
+                status, reply = response.status, await response.json(content_type=None)
+        except _TRANSIENT as error:
+            self._count(self.errors, type(error).__name__)
+            return 0, None
+        ended = time.monotonic()
+        self.waits.append(Wait(ended, ended - began))
+        if status >= 500 or status == 429:
+            self._count(self.errors, f"{status} {(reply or {}).get('code')}")
+        return status, reply
 
     @staticmethod
     def _count(counts: dict[str, int], what: str) -> None:
