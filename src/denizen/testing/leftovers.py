@@ -6,6 +6,7 @@ transaction that was prepared. The tables are taken from the catalogue, so that 
 """
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 import asyncpg
@@ -35,10 +36,10 @@ async def leftovers(deployment: Deployment, bucket_map: BucketMap) -> list[str]:
     shards = deployment.shards
     found = await asyncio.gather(*(_look_at(shard.connect_args, shard.id, bucket_map) for shard in shards.values()))
     problems = [problem for _, problems in found for problem in problems]
-    catalogues = {tuple(tables) for tables, _ in found}
-    if len(catalogues) > 1:
-        different = set.union(*map(set, catalogues)) - set.intersection(*map(set, catalogues))
-        problems.append(f"tables that only some servers have: {', '.join(sorted(different))}")
+    servers_with = Counter(table for tables, _ in found for table in tables)
+    lonely = sorted(table for table, servers in servers_with.items() if servers < len(found))
+    if lonely:
+        problems.append(f"tables that only some servers have: {', '.join(lonely)}")
     return problems
 
 
