@@ -29,9 +29,9 @@ async def test_people_come_in_whole_and_everything_agrees(
     assert (summary.rows, summary.imported, summary.rejected, summary.complete) == (5_000, 5_000, 0, True)
     assert summary.rejects is None
     await assert_agrees(deployment, users=5_000)
-    states = await on_each(deployment, "select state, count(*) as names from denizen.login_names group by state")
-    assert {row["state"] for row in states} == {"held"}
-    assert sum(row["names"] for row in states) == 10_000
+    names = await on_each(deployment, "select count(*) from denizen.login_names")
+    assert sum(row["count"] for row in names) == 10_000
+    assert not await on_each(deployment, "select from denizen.login_names_unsettled")
     correlated = await on_each(deployment, "select distinct correlation_id from denizen.events where type = 1")
     assert {str(row["correlation_id"]) for row in correlated} == {summary.import_id}
 

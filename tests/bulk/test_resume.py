@@ -65,7 +65,7 @@ async def gateway_of(deployment: Deployment, grace_s: float) -> AsyncIterator[Ga
 
 
 PHASES = {
-    "while names are reserved": "login_names where state = 'reserved'",
+    "while names are reserved": "login_names_unsettled where state = 'reserved'",
     "when users were appended": "users",
     "when names are confirmed": "events where type = 102",
 }

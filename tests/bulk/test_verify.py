@@ -40,22 +40,25 @@ MUTATIONS = [
     (f"delete from denizen.login_names where value = {HOME}", "name_missing"),
     (f"delete from denizen.login_names where value = {ELSEWHERE}", "name_missing"),
     (
-        "insert into denizen.login_names (user_id, bucket, kind, state, value) "
-        f"select id, bucket, 2, 'held', 'intruder' from denizen.users where id = {A_USER}",
+        "insert into denizen.login_names (user_id, bucket, kind, value) "
+        f"select id, bucket, 2, 'intruder' from denizen.users where id = {A_USER}",
         "name_extra",
     ),
     (f"update denizen.login_names set user_id = gen_random_uuid() where value = {HOME}", "name_differs"),
     (f"update denizen.login_names set user_id = gen_random_uuid() where value = {ELSEWHERE}", "name_differs"),
     (
-        f"update denizen.login_names set state = 'leaving', reservation = user_id where value = {ELSEWHERE}",
+        "insert into denizen.login_names_unsettled select clock_timestamp(), user_id, bucket, kind, 'leaving', value "
+        f"from denizen.login_names where value = {ELSEWHERE}",
+        "name_differs",
+    ),
+    (
+        "insert into denizen.login_names_unsettled "
+        f"values (clock_timestamp(), gen_random_uuid(), {BUSY}, 1, 'reserved', 'nobody')",
         "unsettled_differs",
     ),
     (
-        f"insert into denizen.login_names_unsettled values ({BUSY}, 1, 'nobody', clock_timestamp())",
-        "unsettled_differs",
-    ),
-    (
-        f"insert into denizen.login_names_unsettled values ({BUSY}, 1, 'nobody', now() - interval '1 hour')",
+        "insert into denizen.login_names_unsettled "
+        f"values (now() - interval '1 hour', gen_random_uuid(), {BUSY}, 1, 'reserved', 'nobody')",
         "name_stuck",
     ),
     (f"update denizen.buckets set head = head + 1 where bucket = {BUSY}", "bucket_head"),

@@ -262,18 +262,19 @@ async def one_step(
     step = name_step(action, name.value, USER, MINE, EVENTS[action])
     await connection.execute("truncate denizen.login_names, denizen.login_names_unsettled")
     if before is not None:
-        row = (owner, before[1] and reservation, step.bucket, name.value, before[0])
         await connection.execute(
-            "insert into denizen.login_names (user_id, reservation, bucket, kind, value, state)"
-            " values ($1, $2, $3, 1, $4, $5)",
-            *row,
+            "insert into denizen.login_names values ($1, $2, 1, $3)", owner, step.bucket, name.value
         )
         if before[1]:
             await connection.execute(
-                "insert into denizen.login_names_unsettled values ($1, 1, $2, now())", step.bucket, name.value
-            )
+                "insert into denizen.login_names_unsettled values (now(), $1, $2, 1, $3, $4)",
+                reservation, step.bucket, before[0], name.value,
+            )  # fmt: skip
     (outcome,) = await group(connection, step)
-    row = await connection.fetchrow("select state, reservation from denizen.login_names")
+    row = await connection.fetchrow(
+        "select coalesce(s.state, 'held') as state, s.reservation from denizen.login_names l"
+        " left join denizen.login_names_unsettled s using (bucket, kind, value)"
+    )
     unsettled = await connection.fetchval("select count(*) from denizen.login_names_unsettled")
     assert unsettled == (row is not None and row["state"] != "held")
     if outcome.result is not Result.DONE:

@@ -33,8 +33,8 @@ insert into rival.events (sequence, recorded_at, stream, version, bucket, type, 
     values (:head, clock_timestamp(), cast(:id as uuid), 1, :bucket, 1, 1, cast(:id as uuid), 'key-0123456', '{event}');
 insert into rival.users (id, created_at, updated_at, version, bucket, status, document)
     values (cast(:id as uuid), now(), now(), 1, :bucket, 1, '{state}');
-insert into rival.login_names (user_id, bucket, kind, state, value)
-    values (cast(:id as uuid), :bucket, 1, 'held', substr(:id, 1, 18) || '@example.com');
+insert into rival.login_names (user_id, bucket, kind, value)
+    values (cast(:id as uuid), :bucket, 1, substr(:id, 1, 18) || '@example.com');
 commit;
 """
 

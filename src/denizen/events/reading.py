@@ -27,10 +27,11 @@ _USERS: Final = """
     order by r.ordinal
 """
 _NAMES: Final = """
-    select b.state, l.user_id, l.state as held, l.reservation
+    select b.state, l.user_id, coalesce(s.state, 'held') as held, s.reservation
     from unnest($1::smallint[], $2::smallint[], $3::text[]) with ordinality as r (bucket, kind, value, ordinal)
     left join denizen.buckets b on b.bucket = r.bucket and b.state in ('open', 'fenced')
     left join denizen.login_names l on l.bucket = r.bucket and l.kind = r.kind and l.value = r.value
+    left join denizen.login_names_unsettled s on s.bucket = l.bucket and s.kind = l.kind and s.value = l.value
     order by r.ordinal
 """
 _EVENT_COLUMNS: Final = (

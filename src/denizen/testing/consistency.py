@@ -28,7 +28,9 @@ _TABLES = {
                   denizen.event_hash(e) as hash
                   from denizen.events e where {_SERVED} order by e.stream, e.version""",  # noqa: S608
     "users": f"select * from denizen.users where {_SERVED}",  # noqa: S608
-    "names": f"select * from denizen.login_names where {_SERVED}",  # noqa: S608
+    "names": f"""select l.*, coalesce(s.state, 'held') as state from denizen.login_names l
+                 left join denizen.login_names_unsettled s using (bucket, kind, value)
+                 where {_SERVED}""",  # noqa: S608
     "unsettled": f"select * from denizen.login_names_unsettled where {_SERVED}",  # noqa: S608
     "keys": f"select * from denizen.idempotency where {_SERVED}",  # noqa: S608
 }

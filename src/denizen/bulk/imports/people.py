@@ -102,7 +102,7 @@ class Name(msgspec.Struct, gc=False, eq=False):
         self.reserving, self.confirming = _name_events(
             self.kind, self.value.decode(), person.id, person.command, self.stream, self.bucket, version
         )
-        self.row = rows.reserved_name(person.id, person.command, self.bucket, self.kind, self.value)
+        self.unsettled = rows.reserved_tail(person.command, self.bucket, self.kind, self.value)
 
     def reserving_command(self) -> bytes:
         """The command id of the event that reserves it."""
@@ -155,7 +155,7 @@ class Maker:
                 person = self._new(line, bucket)
             if bucket == person.bucket:
                 person.home += ((kind, raw),)
-                person.home_rows += rows.held_name(person.id, bucket, kind, raw)
+                person.home_rows += rows.name_row(person.id, bucket, kind, raw)
             else:
                 names.append(self._name(person, kind, value, raw, key, bucket))
         if person is None:
@@ -186,8 +186,8 @@ class Maker:
             bucket,
             stream,
             *_name_events(kind, value, user_id, command, stream, bucket, 0),
-            rows.reserved_name(user_id, command, bucket, kind, raw),
-            rows.unsettled_tail(bucket, kind, raw),
+            rows.name_row(user_id, bucket, kind, raw),
+            rows.reserved_tail(command, bucket, kind, raw),
         )
 
     def _new(self, line: int, bucket: int) -> Person:

@@ -18,23 +18,20 @@ EVENT_COLUMNS: Final = (
 )
 # fmt: on
 USER_COLUMNS: Final = ("created_at", "updated_at", "id", "version", "bucket", "status", "document")
-NAME_COLUMNS: Final = ("user_id", "reservation", "bucket", "kind", "state", "value")
-UNSETTLED_COLUMNS: Final = ("since", "bucket", "kind", "value")
+NAME_COLUMNS: Final = ("user_id", "bucket", "kind", "value")
+UNSETTLED_COLUMNS: Final = ("since", "reservation", "bucket", "kind", "state", "value")
 
 ACTOR: Final = b"import"
+RESERVED: Final = b"reserved"
 
 event_head: Final = Struct(">hiqiq").pack
 _correlated_event_tail: Final = Struct(f">i16siiihihihi16si16si{len(ACTOR)}si").pack
 _event_tail: Final = Struct(f">i16siiihihihi16sii{len(ACTOR)}si").pack
 _user_tail: Final = Struct(">i16siiihihi").pack
-_held: Final = Struct(">hi16siihih").pack
-_reserved: Final = Struct(">hi16si16sihih").pack
-_unsettled: Final = Struct(">ihihi").pack
+_name: Final = Struct(">hi16sihihi").pack
+_reserved: Final = Struct(f">i16sihihi{len(RESERVED)}si").pack
 _two_moments: Final = Struct(">hiqiq").pack
 _one_moment: Final = Struct(">hiq").pack
-_length: Final = Struct(">i").pack
-_HELD: Final = _length(4) + b"held"
-_RESERVED: Final = _length(8) + b"reserved"
 
 
 def event_tail(  # noqa: PLR0917  a row's columns, in their order
@@ -68,21 +65,16 @@ def user_head(moment: int) -> bytes:
     return _two_moments(7, 8, moment, 8, moment)
 
 
-def held_name(user_id: bytes, bucket: int, kind: int, value: bytes) -> bytes:
-    """A whole row of `login_names` in the user's own bucket."""
-    return _held(6, 16, user_id, -1, 2, bucket, 2, kind) + _HELD + _length(len(value)) + value
+def name_row(user_id: bytes, bucket: int, kind: int, value: bytes) -> bytes:
+    """A whole row of `login_names`."""
+    return _name(4, 16, user_id, 2, bucket, 2, kind, len(value)) + value
 
 
-def reserved_name(user_id: bytes, command: bytes, bucket: int, kind: int, value: bytes) -> bytes:
-    """A whole row of `login_names` in another bucket, reserved by the user's command."""
-    return _reserved(6, 16, user_id, 16, command, 2, bucket, 2, kind) + _RESERVED + _length(len(value)) + value
-
-
-def unsettled_tail(bucket: int, kind: int, value: bytes) -> bytes:
-    """A row of `login_names_unsettled` behind its moment."""
-    return _unsettled(2, bucket, 2, kind, len(value)) + value
+def reserved_tail(command: bytes, bucket: int, kind: int, value: bytes) -> bytes:
+    """A row of `login_names_unsettled` behind its moment: reserved by the user's command."""
+    return _reserved(16, command, 2, bucket, 2, kind, len(RESERVED), RESERVED, len(value)) + value
 
 
 def unsettled_head(moment: int) -> bytes:
     """What every row of `login_names_unsettled` of one transaction begins with."""
-    return _one_moment(4, 8, moment)
+    return _one_moment(6, 8, moment)

@@ -18,11 +18,12 @@ from denizen.bulk.imports.rows import HEADER, TRAILER
 from denizen.bulk.imports.transactions import Copied, StaleError
 
 _LOOK_NAMES: Final = """
-    select r.ordinal::integer, l.user_id, l.state, l.reservation, v.version,
+    select r.ordinal::integer, l.user_id, coalesce(s.state, 'held') as state, s.reservation, v.version,
            exists (select from denizen.events e where e.stream = r.stream and e.command_id = r.command_id) as used
     from unnest($1::smallint[], $2::smallint[], $3::text[], $4::uuid[], $5::uuid[]) with ordinality
          as r (bucket, kind, value, stream, command_id, ordinal)
     left join denizen.login_names l on l.bucket = r.bucket and l.kind = r.kind and l.value = r.value
+    left join denizen.login_names_unsettled s on s.bucket = l.bucket and s.kind = l.kind and s.value = l.value
     left join lateral (
         select e.version from denizen.events e where e.stream = r.stream order by e.version desc limit 1
     ) v on true
@@ -35,18 +36,12 @@ _LOOK_USERS: Final = """
 _GIVEN_UP: Final = "select command_id from denizen.cancelled_commands where bucket = any ($1::smallint[])"
 # Arrays of rows come as joined texts: the driver takes far longer to encode an array than the server to split a text.
 _CONFIRM: Final = """
-    update denizen.login_names l set state = 'held', reservation = null
-    from unnest(string_to_array($1, ' ')::smallint[], string_to_array($2, ' ')::smallint[],
-                string_to_array($3, E'\\x01'), string_to_array($4, ' ')::uuid[])
-         as r (bucket, kind, value, reservation)
-    where l.bucket = r.bucket and l.kind = r.kind and l.value = r.value
-      and l.state = 'reserved' and l.reservation = r.reservation
-"""
-_SETTLED: Final = """
-    delete from denizen.login_names_unsettled l
+    delete from denizen.login_names_unsettled s
     using unnest(string_to_array($1, ' ')::smallint[], string_to_array($2, ' ')::smallint[],
-                 string_to_array($3, E'\\x01')) as r (bucket, kind, value)
-    where l.bucket = r.bucket and l.kind = r.kind and l.value = r.value
+                 string_to_array($3, E'\\x01'), string_to_array($4, ' ')::uuid[])
+          as r (bucket, kind, value, reservation)
+    where s.bucket = r.bucket and s.kind = r.kind and s.value = r.value
+      and s.state = 'reserved' and s.reservation = r.reservation
 """
 
 
@@ -185,12 +180,11 @@ class _Confirming:
         return ()
 
     async def change(self, connection: asyncpg.Connection) -> None:
-        """The rows themselves; the sweeper may have been quicker with some."""
+        """They are not unsettled any more; the sweeper may have been quicker with some."""
         reservations = " ".join([name.person.command.hex() for name in self._names])
         done = await connection.execute(_CONFIRM, *self._columns, reservations)
-        if done != f"UPDATE {len(self._names)}":
+        if done != f"DELETE {len(self._names)}":
             raise StaleError
-        await connection.execute(_SETTLED, *self._columns)
 
 
 class Confirm:

@@ -20,7 +20,7 @@ KINDS: Final = {
     "name_extra": "a login name has a row that nothing explains",
     "name_differs": "a login name's row is not what the events say",
     "name_stuck": "a change of a login name is unsettled for too long: is a gateway running?",
-    "unsettled_differs": "a login name's state and its entry among the unsettled ones disagree",
+    "unsettled_differs": "a change of a login name is listed as unsettled, and there is no such name",
     "idempotency_dangling": "an idempotency record points to no event",
 }
 

@@ -22,11 +22,11 @@ USERS: Final = """
     from denizen.users u where u.bucket between $1 and $2 order by u.bucket
 """
 NAMES: Final = """
-    select l.bucket, l.kind, l.value, l.user_id, l.state, l.reservation
+    select l.bucket, l.kind, l.value, l.user_id
     from denizen.login_names l where l.bucket between $1 and $2 order by l.bucket
 """
 UNSETTLED: Final = """
-    select bucket, kind, value, since < clock_timestamp() - make_interval(secs => $3) as old
+    select bucket, kind, value, state, reservation, since < clock_timestamp() - make_interval(secs => $3) as old
     from denizen.login_names_unsettled where bucket between $1 and $2
 """
 BUCKETS: Final = "select bucket, head, digest from denizen.buckets where bucket between $1 and $2"
@@ -41,7 +41,8 @@ MISMATCHES: Final = """
                 string_to_array($3, E'\\x01'), string_to_array($4, ' ')::uuid[]) with ordinality
          as r (bucket, kind, value, user_id, ordinal)
     left join denizen.login_names l on l.bucket = r.bucket and l.kind = r.kind and l.value = r.value
-    where l.user_id is distinct from r.user_id or l.state = 'reserved'
+    left join denizen.login_names_unsettled s on s.bucket = l.bucket and s.kind = l.kind and s.value = l.value
+    where l.user_id is distinct from r.user_id or s.state = 'reserved'
 """
 
 

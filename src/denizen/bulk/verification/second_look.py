@@ -19,8 +19,18 @@ from denizen.bulk.verification.messages import Found
 from denizen.events.records import decode_state
 from denizen.sharding.ids import Bucket, bucket_of
 
-_ROWS = "select kind, value, user_id from denizen.login_names where bucket = $1 and state <> 'reserved'"
-_ROW = "select user_id, state from denizen.login_names where bucket = $1 and kind = $2 and value = $3"
+_ROWS = """
+    select l.kind, l.value, l.user_id from denizen.login_names l
+    where l.bucket = $1 and not exists (
+        select from denizen.login_names_unsettled s
+        where s.bucket = l.bucket and s.kind = l.kind and s.value = l.value and s.state = 'reserved'
+    )
+"""
+_ROW = """
+    select l.user_id, coalesce(s.state, 'held') as state from denizen.login_names l
+    left join denizen.login_names_unsettled s on s.bucket = l.bucket and s.kind = l.kind and s.value = l.value
+    where l.bucket = $1 and l.kind = $2 and l.value = $3
+"""
 _USER = "select document from denizen.users where bucket = $1 and id = $2"
 _PAUSE_S = 0.1
 

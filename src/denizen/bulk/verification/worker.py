@@ -16,7 +16,7 @@ from denizen.bulk.parenthood import die_with_parent
 from denizen.bulk.shards import Shards
 from denizen.bulk.verification import reading
 from denizen.bulk.verification.differences import Difference
-from denizen.bulk.verification.fold import BucketFold, Elsewhere
+from denizen.bulk.verification.fold import BucketFold, Elsewhere, NamePlace, Unsettled
 from denizen.bulk.verification.messages import Found, Plan, Ready, Task, decode_for_worker
 from denizen.bulk.verification.reading import Groups
 from denizen.deployment.layout import Deployment
@@ -91,15 +91,17 @@ class Worker:
 
     async def _unsettled(
         self, connection: asyncpg.Connection, span: tuple[int, int], found: Found
-    ) -> set[tuple[int, int, str]]:
-        keys = set()
-        for bucket, kind, value, old in await connection.fetch(reading.UNSETTLED, *span, limits.verify_stuck_s):
-            keys.add((bucket, kind, value))
+    ) -> dict[NamePlace, Unsettled]:
+        rows = {}
+        for bucket, kind, value, state, reservation, old in await connection.fetch(
+            reading.UNSETTLED, *span, limits.verify_stuck_s
+        ):
+            rows[bucket, kind, value] = (state, reservation)
             found.unsettled += 1
             if old:
                 detail = f"unsettled for more than {limits.verify_stuck_s} s"
                 found.differences.append(Difference("name_stuck", bucket, detail, login_name=value))
-        return keys
+        return rows
 
     async def _look_up(self, names: list[Elsewhere], found: Found) -> None:
         """The rows of names in other buckets, on whichever shard they are."""

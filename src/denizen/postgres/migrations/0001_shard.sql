@@ -53,23 +53,23 @@ create table denizen.users (
     primary key (bucket, id)
 ) with (fillfactor = 90);
 
--- Who has which login name. `reserved` and `leaving` are the two sides of a change that spans two buckets; the
--- reservation is the id of the command that changes the user's stream.
+-- Who has which login name. A row is written once and removed once: whether a name is in a change that spans two
+-- buckets stands beside it, in a table that is nearly always empty. `reserved` and `leaving` are the two sides of such a
+-- change; the reservation is the id of the command that changes the user's stream. A name that is not there is held.
 create table denizen.login_names (
-    user_id     uuid     not null,
-    reservation uuid,
-    bucket      smallint not null,
-    kind        smallint not null,
-    state       text     not null check (state in ('held', 'reserved', 'leaving')),
-    value       text     collate "C" not null,
-    primary key (bucket, kind, value),
-    check ((state = 'held') = (reservation is null))
-) with (fillfactor = 90);
+    user_id uuid     not null,
+    bucket  smallint not null,
+    kind    smallint not null,
+    value   text     collate "C" not null,
+    primary key (bucket, kind, value)
+);
 create table denizen.login_names_unsettled (
+    since       timestamptz not null,
+    reservation uuid        not null,
     bucket      smallint    not null,
     kind        smallint    not null,
+    state       text        not null check (state in ('reserved', 'leaving')),
     value       text        collate "C" not null,
-    since       timestamptz not null,
     primary key (bucket, kind, value)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 

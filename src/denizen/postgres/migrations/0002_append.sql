@@ -118,13 +118,14 @@ begin
             from unnest(n_command, n_action, n_kind, n_value, n_user, n_reservation)
                  as c (command, action, kind, value, user_id, reservation)
             left join denizen.login_names l on l.bucket = c_bucket[c.command] and l.kind = c.kind and l.value = c.value
+            left join denizen.login_names_unsettled u on u.bucket = l.bucket and u.kind = l.kind and u.value = l.value
             where live[c.command] and not case c.action
                 when 'claim'   then l.bucket is null
                 when 'reserve' then l.bucket is null
-                when 'confirm' then coalesce(l.state = 'reserved' and l.reservation = c.reservation, false)
-                when 'leave'   then coalesce(l.state = 'held' and l.user_id = c.user_id, false)
-                when 'restore' then coalesce(l.state = 'leaving' and l.reservation = c.reservation, false)
-                when 'release' then coalesce(l.user_id = c.user_id and l.reservation is not distinct from c.reservation, false)
+                when 'confirm' then coalesce(u.state = 'reserved' and u.reservation = c.reservation, false)
+                when 'leave'   then coalesce(u.bucket is null and l.user_id = c.user_id, false)
+                when 'restore' then coalesce(u.state = 'leaving' and u.reservation = c.reservation, false)
+                when 'release' then coalesce(l.user_id = c.user_id and u.reservation is not distinct from c.reservation, false)
             end
         loop
             live[entry.command] := false;
@@ -138,26 +139,17 @@ begin
               and l.bucket = c_bucket[c.command] and l.kind = c.kind and l.value = c.value;
         end if;
         if n_action && array['claim', 'reserve'] then
-            insert into denizen.login_names (user_id, reservation, bucket, kind, state, value)
-            select c.user_id, case c.action when 'reserve' then c.reservation end, c_bucket[c.command], c.kind,
-                   case c.action when 'reserve' then 'reserved' else 'held' end, c.value
-            from unnest(n_command, n_action, n_kind, n_value, n_user, n_reservation)
-                 as c (command, action, kind, value, user_id, reservation)
+            insert into denizen.login_names (user_id, bucket, kind, value)
+            select c.user_id, c_bucket[c.command], c.kind, c.value
+            from unnest(n_command, n_action, n_kind, n_value, n_user) as c (command, action, kind, value, user_id)
             where c.action in ('claim', 'reserve') and live[c.command];
         end if;
-        if n_action && array['confirm', 'leave', 'restore'] then
-            update denizen.login_names l
-            set state = case c.action when 'leave' then 'leaving' else 'held' end,
-                reservation = case c.action when 'leave' then c.reservation end
+        if n_action && array['reserve', 'leave'] then
+            insert into denizen.login_names_unsettled (since, reservation, bucket, kind, state, value)
+            select moment, c.reservation, c_bucket[c.command], c.kind,
+                   case c.action when 'reserve' then 'reserved' else 'leaving' end, c.value
             from unnest(n_command, n_action, n_kind, n_value, n_reservation)
                  as c (command, action, kind, value, reservation)
-            where c.action in ('confirm', 'leave', 'restore') and live[c.command]
-              and l.bucket = c_bucket[c.command] and l.kind = c.kind and l.value = c.value;
-        end if;
-        if n_action && array['reserve', 'leave'] then
-            insert into denizen.login_names_unsettled (bucket, kind, value, since)
-            select c_bucket[c.command], c.kind, c.value, moment
-            from unnest(n_command, n_action, n_kind, n_value) as c (command, action, kind, value)
             where c.action in ('reserve', 'leave') and live[c.command];
         end if;
         if n_action && array['confirm', 'restore', 'release'] then
