@@ -93,6 +93,18 @@ class Moved(DenizenError):
     code, status, title, retryable = "moved", 503, "Bucket moved", True
 
 
+class Refused(DenizenError):
+    """The control plane refuses, for a precondition does not hold; `facts` give the `reason`, a stable word."""
+
+    code, status, title = "refused", 409, "Refused"
+
+
+class ShardNotFound(DenizenError):
+    """No shard of this deployment has this name."""
+
+    code, status, title = "shard_not_found", 404, "No such shard"
+
+
 class Unauthenticated(DenizenError):
     """No API key, or not a valid one."""
 

@@ -118,6 +118,18 @@ class KeyNotFound(Problem):
     code, status, title = "key_not_found", 404, "No such API key"
 
 
+class ShardNotFound(Problem):
+    """No such shard."""
+
+    code, status, title = "shard_not_found", 404, "No such shard"
+
+
+class Refused(Problem):
+    """The control plane refuses; `facts["reason"]` says why in a stable word."""
+
+    code, status, title = "refused", 409, "Refused"
+
+
 _BY_CODE = {kind.code: kind for kind in Problem.__subclasses__()}
 
 
