@@ -41,7 +41,7 @@ reconnect_pause_max_s = 1.0
 
 # The gateway
 connections_max = 4_096  # beyond it, connections wait in the listen queue
-uri_chars_max = 8_192
+uri_chars_max = 16_384  # a cursor of the feed of changes takes up to 10,000
 header_bytes_max = 32_768  # request line and header fields; granian refuses more than twice this by itself
 header_read_ms = 10_000
 body_read_s = 15.0
@@ -181,3 +181,47 @@ replay_verify_s = 60.0  # how long rows that are on the move are compared again
 projector_lock_ms = 5_000
 projector_statement_ms = 60_000
 projector_idle_ms = 30_000  # a stopped projector must not hold its checkpoints for ever
+
+# The feed of changes
+changes_feeds_of_key_max = 16  # open at once, long polls included
+changes_feeds_max = 512  # of one gateway
+changes_page_max = 1_000
+changes_page_default = 100
+changes_wait_s = 60.0  # a long poll, at most
+changes_kept_max = 10_000  # of the newest, in memory, for all consumers together
+changes_kept_bytes_max = 32 << 20
+changes_take_max = 500  # encoded without a pause for other requests
+changes_idle_s = 60.0  # how long the newest are kept ready without any consumer
+changes_reads_at_once_max = 2  # consumers that read older ones from PostgreSQL; more wait
+changes_read_buckets = 256
+changes_heads_attempts_max = 20
+changes_pause_s = 0.05  # between two messages of a stream: under load they are fewer and larger
+changes_heartbeat_s = 15.0
+changes_unread_s = 10.0  # a consumer that has not read what was sent for so long is cut off
+changes_unread_poll_s = 0.02
+
+# Control plane
+control_tick_ms = 20
+control_heartbeat_ms = 100
+control_election_ms = 500  # a lost leader is replaced within about twice that
+control_propose_s = 5.0
+control_patience_s = 10.0  # how long a caller waits for a leader
+control_retry_s = 0.05
+control_wait_s = 5.0  # of one long poll; then the next node is asked, lest one cut off from the others is believed for long
+control_connect_s = 2.0
+control_request_s = 8.0
+control_answer_bytes_max = 16 << 20
+control_watches_max = 2_048  # of one node
+control_lead_poll_s = 0.02  # between two looks whether this node leads
+control_lead_retry_s = 1.0  # after the leader's work ended by a defect
+control_start_s = 20.0
+control_stop_s = 10.0
+control_map_retry_s = 0.2  # between two looks for a map while no control node answers
+
+# Operators
+plan_moves_max = 4_096
+moved_buckets_max = 4_096
+shard_dsn_chars_max = 2_000
+shard_weight_max = 1_000_000
+plan_body_bytes_max = 4 << 20
+view_refresh_s = 1.0  # of the live view, when nothing changes
