@@ -225,3 +225,18 @@ shard_dsn_chars_max = 2_000
 shard_weight_max = 1_000_000
 plan_body_bytes_max = 4 << 20
 view_refresh_s = 1.0  # of the live view, when nothing changes
+
+# Control plane
+control_shard_id_chars_max = 32
+control_weight_min = 0.01
+control_weight_max = 100.0
+control_ended_moves_max = 200  # kept to be shown
+control_settings = {  # the least and the most of what operators may set
+    "moves_per_server": (1, 32),
+    "hold_budget_ms": (50, 4_500),  # below `fence_hold_s`, so that a write outlives a fence that is given up
+    "holds_max": (1, 1_000),
+    "grace_s": (0, 7 * 86_400),
+    "copy_events_per_s": (0, 10_000_000),
+    "clean_rows_per_s": (0, 10_000_000),
+    "latency_ms": (0, 60_000),
+}
