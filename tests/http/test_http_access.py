@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 from http_api import Api
 
-from denizen.http.routes import ROUTES, Route
+from denizen.http.route import Route
+from denizen.http.routes import ROUTES
 
 CLOSED = [route for route in ROUTES if route.scope is not None]
 OPEN = [route for route in ROUTES if route.scope is None]

@@ -26,8 +26,9 @@ from denizen.http.problems import as_error, problem_reply
 from denizen.http.refusals import HeadersTooLarge, InvalidHeader, UriTooLong
 from denizen.http.replies import SECURITY_HEADERS, Reply, empty_reply
 from denizen.http.requests import Request, RequestHeaders, Scope, Transport, parse_query
+from denizen.http.route import Route
 from denizen.http.router import Router
-from denizen.http.routes import ROUTES, Route
+from denizen.http.routes import ROUTES
 from denizen.http.services import Services
 from denizen.limits import header_bytes_max, request_id_chars_max, uri_chars_max
 

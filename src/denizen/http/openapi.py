@@ -18,7 +18,8 @@ from denizen import __version__
 from denizen.api import shapes
 from denizen.http.problems import CATALOGUE
 from denizen.http.replies import PROBLEM
-from denizen.http.routes import ROUTES, Route
+from denizen.http.route import Route
+from denizen.http.routes import ROUTES
 from denizen.limits import idempotency_key_chars_max, request_id_chars_max
 
 Json = dict[str, Any]

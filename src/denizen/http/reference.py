@@ -7,7 +7,8 @@ from typing import Any
 
 from denizen.http.openapi import description, header_names, tag_of
 from denizen.http.problems import CATALOGUE
-from denizen.http.routes import ROUTES, Route
+from denizen.http.route import Route
+from denizen.http.routes import ROUTES
 from denizen.users.rejections import CODES
 
 Json = dict[str, Any]

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from denizen.http.refusals import MethodNotAllowed, RouteNotFound
-from denizen.http.routes import Route
+from denizen.http.route import Route
 
 _PATTERNS = {"value": r"[^\x00]+?"}
 
