@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from denizen.control.plan import PlannedMove, PlanSummary
+from denizen.invariants import invariant
 from denizen.moving.move import Move
 from denizen.sharding.bucket_map import BucketMap
 from denizen.sharding.ids import Bucket, Epoch, ShardId
@@ -118,9 +119,10 @@ class MoveRecord(Struct, frozen=True):
         return Move(self.id, self.attempt, self.bucket, self.source, self.target, self.epoch)
 
     @property
-    def open_epoch(self) -> Epoch | None:
+    def open_epoch(self) -> Epoch:
         """The epoch at which the bucket opens after the fence, on the target or again on the source."""
-        return Epoch(self.fence_epoch + 1) if self.fence_epoch is not None else None
+        invariant(self.fence_epoch is not None, "an epoch to open at is given out with a fence", move=self.id)
+        return Epoch((self.fence_epoch or 0) + 1)
 
 
 class Rebalance(Struct, frozen=True):
