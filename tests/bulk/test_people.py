@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from denizen.bulk.imports.people import Maker
-from denizen.bulk.normal import LoginNamesOf
 from denizen.events.codec import codec
 from denizen.events.login_name_events import LoginNameReserved
 from denizen.sharding.hashing import bucket_of_login_name, stream_of_login_name
 from denizen.sharding.ids import bucket_of, user_id
+from denizen.sharding.names_of import LoginNamesOf
 from denizen.users.commands import Registration
 from denizen.users.login_names import LoginName, LoginNameKind
 from denizen.users.rejections import Rejected

@@ -15,12 +15,12 @@ from xxhash import xxh3_64_intdigest, xxh3_128_digest
 
 from denizen.bulk.imports import rows
 from denizen.bulk.imports.fates import Fate
-from denizen.bulk.normal import LoginNamesOf
 from denizen.errors import Invalid
 from denizen.events.codec import codec
 from denizen.events.login_name_events import LoginNameConfirmed, LoginNameReserved
 from denizen.events.records import encode_state
 from denizen.sharding.ids import BUCKETS
+from denizen.sharding.names_of import LoginNamesOf
 from denizen.users import decide
 from denizen.users.commands import Registration
 from denizen.users.events import UserRegistered

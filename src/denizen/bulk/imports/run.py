@@ -19,7 +19,6 @@ from uuid import uuid4
 from msgspec import Struct
 
 from denizen import limits
-from denizen.bulk.frames import Hand, start_hands
 from denizen.bulk.imports import journal as journals
 from denizen.bulk.imports.columns import read_header, resolve
 from denizen.bulk.imports.dry_run import duplicates
@@ -31,6 +30,7 @@ from denizen.bulk.imports.source import STANDARD_INPUT, Source, head_hash, open_
 from denizen.bulk.imports.windows import Cut, cut
 from denizen.deployment.layout import Deployment
 from denizen.errors import BadDeployment, LoginNameTaken
+from denizen.workers.frames import Hand, start_hands
 
 _WORKER = "denizen.bulk.imports.worker"
 COUNTS = ("rows", "imported", "before", "updated", "unchanged", "skipped", "rejected")

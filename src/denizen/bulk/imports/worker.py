@@ -16,7 +16,6 @@ import asyncpg
 import uvloop
 
 from denizen import limits
-from denizen.bulk.frames import Trouble, first_cause, pipes, read_frame
 from denizen.bulk.imports import lines
 from denizen.bulk.imports.conflicts import Conflicts
 from denizen.bulk.imports.dry_run import DryRun
@@ -25,13 +24,14 @@ from denizen.bulk.imports.messages import Plan, Problem, Ready, Report, Window, 
 from denizen.bulk.imports.people import Maker, Name, Person
 from denizen.bulk.imports.rounds import Rounds
 from denizen.bulk.imports.settling import Settler
-from denizen.bulk.parenthood import die_with_parent
 from denizen.bulk.shards import Shards
 from denizen.deployment.layout import Deployment
 from denizen.errors import DenizenError
 from denizen.events.lanes import BROKEN
 from denizen.users.login_names import LoginNameKind
 from denizen.users.rejections import Rejected
+from denizen.workers.frames import Trouble, first_cause, pipes, read_frame
+from denizen.workers.parenthood import die_with_parent
 
 SETTINGS: Final = {
     "application_name": "denizen import",

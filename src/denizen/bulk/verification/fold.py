@@ -11,11 +11,11 @@ from uuid import UUID
 
 from msgspec import DecodeError, Struct
 
-from denizen.bulk.normal import LoginNamesOf
 from denizen.bulk.verification.differences import Difference, shown
 from denizen.events import login_name_events as names
 from denizen.events.codec import LOGIN_NAME_EVENTS_FROM, UnknownEvent, codec
 from denizen.events.records import encode_state
+from denizen.sharding.names_of import LoginNamesOf
 from denizen.users.evolve import evolve
 from denizen.users.state import User
 

@@ -1,13 +1,13 @@
-"""What the parent of a verification and its workers say to each other; see bulk/frames.py for how."""
+"""What the parent of a verification and its workers say to each other; see workers/frames.py for how."""
 
 from typing import Final
 
 import msgspec
 from msgspec import Struct
 
-from denizen.bulk.frames import Trouble
 from denizen.bulk.verification.differences import Difference
 from denizen.bulk.verification.fold import Elsewhere
+from denizen.workers.frames import Trouble
 
 
 class Plan(Struct, frozen=True, tag="plan"):

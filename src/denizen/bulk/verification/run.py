@@ -15,7 +15,6 @@ import asyncpg
 from msgspec import Struct, field
 
 from denizen import limits
-from denizen.bulk.frames import Hand, start_hands
 from denizen.bulk.shards import Shards
 from denizen.bulk.verification import reading
 from denizen.bulk.verification.differences import Difference
@@ -24,6 +23,7 @@ from denizen.bulk.verification.second_look import SecondLook
 from denizen.deployment.layout import Deployment
 from denizen.errors import BadDeployment
 from denizen.events.lanes import BROKEN
+from denizen.workers.frames import Hand, start_hands
 
 _WORKER = "denizen.bulk.verification.worker"
 

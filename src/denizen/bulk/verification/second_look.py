@@ -11,13 +11,13 @@ from collections import Counter
 from uuid import UUID
 
 from denizen import limits
-from denizen.bulk.normal import LoginNamesOf
 from denizen.bulk.shards import Shards
 from denizen.bulk.verification.differences import Difference
 from denizen.bulk.verification.fold import Elsewhere
 from denizen.bulk.verification.messages import Found
 from denizen.events.records import decode_state
 from denizen.sharding.ids import Bucket, bucket_of
+from denizen.sharding.names_of import LoginNamesOf
 
 _ROWS = """
     select l.kind, l.value, l.user_id from denizen.login_names l

@@ -10,9 +10,6 @@ import asyncpg
 import uvloop
 
 from denizen import limits
-from denizen.bulk.frames import Trouble, pipes, read_frame
-from denizen.bulk.normal import LoginNamesOf
-from denizen.bulk.parenthood import die_with_parent
 from denizen.bulk.shards import Shards
 from denizen.bulk.verification import reading
 from denizen.bulk.verification.differences import Difference
@@ -23,6 +20,9 @@ from denizen.deployment.layout import Deployment
 from denizen.errors import DenizenError
 from denizen.events.lanes import BROKEN
 from denizen.sharding.ids import ShardId
+from denizen.sharding.names_of import LoginNamesOf
+from denizen.workers.frames import Trouble, pipes, read_frame
+from denizen.workers.parenthood import die_with_parent
 
 
 class Worker:

@@ -1,0 +1,1 @@
+"""Worker processes: started by a parent, told what to do over a pipe, never outliving it."""
