@@ -222,7 +222,6 @@ control_map_retry_s = 0.2  # between two looks for a map while no control node a
 plan_moves_max = 4_096
 moved_buckets_max = 4_096
 shard_dsn_chars_max = 2_000
-shard_weight_max = 1_000_000
 plan_body_bytes_max = 4 << 20
 view_refresh_s = 1.0  # of the live view, when nothing changes
 
@@ -240,3 +239,12 @@ control_settings = {  # the least and the most of what operators may set
     "clean_rows_per_s": (0, 10_000_000),
     "latency_ms": (0, 60_000),
 }
+
+# Sealing and erasure
+keyring_look_s = 1.0  # between two looks of a process whether the keyring's file has changed
+stream_ciphers_max = 32_768  # kept in memory, of the streams read or written last
+balance_tolerated = 1.01  # the fullest shard against its fair part, up to which nothing is moved
+balance_coarse_buckets = 4  # while a shard is to give more than so many of its heaviest buckets, any one will do
+balance_overshoot = 1.5  # the last bucket given may be this much more than what there is to give
+estimate_users_per_s = 20_000  # copied to or from one server
+estimate_move_s = 0.3  # what a move takes besides

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from denizen.control.commands import Accepted, Command
+from denizen.control.commands import Command, Reply
 from denizen.control.state import ControlState
 from denizen.moving.move import Copied, Head, Move, Prepared, Verification
 from denizen.sharding.ids import Bucket, Epoch, ShardId
@@ -19,9 +19,9 @@ class Mover(Protocol):
 
     Guarantees, for each step: it may be repeated, and a step that was done is success again; it may be cancelled at
     any await; what it does on a server is one transaction (or several, each as below) that first locks the bucket's
-    row, refuses an attempt lower than one seen there for this move (`moving.errors.StaleAttempt`), and remembers this attempt if it
+    row, refuses an attempt lower than one seen there for this move (`StaleAttempt`), and remembers this attempt if it
     is higher; it returns only after its commit. A step that raises may have been done, and may even be done later.
-    Errors are `DenizenError`s; those that are `retryable` are worth repeating as they are.
+    Errors are `DenizenError`s (see `denizen.moving.errors`); those that are `retryable` are worth repeating.
     """
 
     async def prepare(self, move: Move) -> Prepared:
@@ -41,7 +41,7 @@ class Mover(Protocol):
         Waits for the row's lock a bounded time.
         """
 
-    async def finish(self, move: Move) -> Verification:
+    async def finish(self, move: Move, epoch: Epoch) -> Verification:
         """Under the fence: copy the last events and what else belongs to the bucket, then compare both copies. Nothing
         is taken for equal that was not compared; a source that is not fenced for this move is an error.
         """
@@ -60,12 +60,12 @@ class Mover(Protocol):
         (the fence had not come to pass); or it is that already.
         """
 
-    async def abort(self, move: Move) -> bool:
+    async def abort(self, move: Move, progress: Callable[[Copied], None]) -> bool:
         """As `bar`, and the target's copy is removed, so that nothing of this move is left there, nor comes back by a
         late step. False: it is open for this move already.
         """
 
-    async def clean(self, move: Move, progress: Callable[[Copied], None]) -> None:
+    async def clean(self, move: Move, progress: Callable[[Copied], None]) -> Copied:
         """Remove the source's copy, at a limited rate; its row stays `moved`, for this move."""
 
 
@@ -76,13 +76,11 @@ class Control(Protocol):
     def state(self) -> ControlState:
         """What this node has applied."""
 
-    async def propose(self, command: Command) -> Accepted:
-        """Have a command applied; afterwards `state` here is as new. Raises `Refused`, whose fact `reason` is the code; `Unavailable` if
-        it was certainly not applied; `OutcomeUnknown` if that is not known.
-        """
+    async def propose(self, command: Command) -> Reply:
+        """Have a command decided. Raises `RaftError`: after `OutcomeUnknown` it may be applied, now or later."""
 
-    async def changed(self, revision: int) -> None:
-        """Return when `state.revision` here is another than `revision`."""
+    async def changed(self, revision: int, timeout_s: float) -> ControlState:
+        """The state here as soon as it is newer than that revision, or as it is when the time is over."""
 
 
 class Clock(Protocol):
