@@ -24,12 +24,13 @@ from denizen.http.authorization import bearer_token, require_scope
 from denizen.http.limiter import rate_headers
 from denizen.http.problems import as_error, problem_reply
 from denizen.http.refusals import HeadersTooLarge, InvalidHeader, UriTooLong
-from denizen.http.replies import SECURITY_HEADERS, Reply, empty_reply
+from denizen.http.replies import SECURITY_HEADERS, Headers, Reply, empty_reply
 from denizen.http.requests import Request, RequestHeaders, Scope, Transport, parse_query
 from denizen.http.route import Route
 from denizen.http.router import Router
 from denizen.http.routes import ROUTES
 from denizen.http.services import Services
+from denizen.http.streaming import Outlet, StreamReply
 from denizen.limits import header_bytes_max, request_id_chars_max, uri_chars_max
 
 _log = structlog.get_logger()
@@ -63,11 +64,26 @@ class Gateway:
         headers = [*reply.headers, *SECURITY_HEADERS, ("x-request-id", request.request_id)]
         if request.bucket is not None:
             headers += rate_headers(request.bucket)
+        if isinstance(reply, StreamReply):
+            self._record(request, reply, perf_counter() - started, code)
+            await self._stream(reply, headers, scope, transport)
+            return
         with suppress(ProtocolClosed):  # the client left; what it asked for is done all the same
             transport.response_bytes(reply.status, headers, reply.body)
         self._record(request, reply, perf_counter() - started, code)
 
-    async def _answer(self, scope: Scope, request: Request) -> Reply:
+    async def _stream(self, reply: StreamReply, headers: Headers, scope: Scope, transport: Transport) -> None:
+        outlet = Outlet(transport.response_stream(reply.status, headers), scope.client)
+        try:
+            await reply.run(outlet)
+        except ProtocolClosed:
+            pass  # the client left
+        except Exception as error:  # noqa: BLE001 - its headers are sent: all that is left is to end it
+            _log.error("stream_failed", exc_info=error)
+        finally:
+            outlet.close()
+
+    async def _answer(self, scope: Scope, request: Request) -> Reply | StreamReply:
         services = self._services
         _check_headers(scope)
         if len(request.path) + len(scope.query_string) > uri_chars_max:
@@ -100,7 +116,7 @@ class Gateway:
             _log.error("unexpected_error", request_id=request.request_id, route=_route_of(request), exc_info=error)
         return problem_reply(known, request.request_id), known.code
 
-    def _record(self, request: Request, reply: Reply, seconds: float, code: str | None) -> None:
+    def _record(self, request: Request, reply: Reply | StreamReply, seconds: float, code: str | None) -> None:
         route = _route_of(request)
         method = request.method if request.route is not None or request.method == "OPTIONS" else "(other)"
         self._services.metrics.answered(route, method, reply.status, seconds)

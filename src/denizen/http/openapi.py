@@ -45,6 +45,10 @@ _HEADERS: Final[dict[str, Json]] = {
         "description": 'Only if the user is at this version: its entity tag, such as `"7"`, or `*`.',
         "schema": {"type": "string", "pattern": r'^("[1-9][0-9]{0,17}"|\*)$'},
     },
+    "Last-Event-ID": {
+        "description": "The `id` of the last message, as a browser sends it; goes before `cursor`.",
+        "schema": {"type": "string"},
+    },
     "If-None-Match": {
         "description": "Entity tags that the client has; 304 if one is current.",
         "schema": {"type": "string"},
@@ -127,6 +131,8 @@ def _operation(route: Route, references: dict[type, Json]) -> Json:
 def tag_of(route: Route) -> str:
     """The group of a route: what its path is about."""
     noun = re.split(r"[/:]", route.path.removeprefix("/v1"))[1]
+    if noun in ("changes", "activity", "statistics", "projections", "replays"):
+        return "read-side"
     return noun if noun in ("users", "login-names", "keys") else "service"
 
 
@@ -141,7 +147,12 @@ def _parameters(route: Route) -> Iterable[Json]:
 
 def header_names(route: Route) -> list[str]:
     """The header fields of requests that mean something to this route."""
-    wanted = {"Idempotency-Key": route.writes, "If-Match": route.conditional, "If-None-Match": route.cached}
+    wanted = {
+        "Idempotency-Key": route.writes,
+        "If-Match": route.conditional,
+        "If-None-Match": route.cached,
+        "Last-Event-ID": route.streams,
+    }
     return [*(name for name, is_wanted in wanted.items() if is_wanted), "X-Request-Id"]
 
 
@@ -152,6 +163,8 @@ def _responses(route: Route, references: dict[type, Json]) -> Json:
     elif route.reply is not None:
         schema = {"type": "object"} if route.reply is dict else references[route.reply]
         success["content"] = {"application/json": {"schema": schema}}
+    if route.streams:
+        success["content"]["text/event-stream"] = {"schema": {"type": "string"}}
     responses = {str(route.status): success}
     if route.cached:
         responses["304"] = {"description": "The client has this version.", "headers": _named("ETag")}

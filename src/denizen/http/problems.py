@@ -11,6 +11,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from denizen import errors
+from denizen.changes.hub import Closing
 from denizen.errors import DenizenError, Invalid, WrongStatus
 from denizen.http import refusals
 from denizen.http.replies import PROBLEM, Headers, Reply, encode_json
@@ -57,6 +58,9 @@ _REMEDIES: Final[Mapping[type[DenizenError], str]] = {
     errors.DenizenError: "Repeat it later; if it stays, report it with the `request_id`.",
     errors.OutcomeUnknown: "Repeat it with the same `Idempotency-Key`: it happens once, or is answered from before.",
     errors.Unavailable: "Repeat it in a moment; nothing was changed.",
+    refusals.SlowConsumer: "Read faster, or in several consumers by `buckets`; go on with the last cursor.",
+    refusals.TooManyFeeds: "Close feeds that you do not need, or wait for one to end.",
+    Closing: "Go on with the last cursor in a moment: another gateway takes over.",
     errors.Overloaded: "Repeat it in a moment; nothing was changed.",
     errors.Moved: "Repeat it in a moment; nothing was changed.",
 }

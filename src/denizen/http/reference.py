@@ -16,6 +16,7 @@ Json = dict[str, Any]
 _GROUPS = {
     "users": "Users",
     "login-names": "Login names",
+    "read-side": "Read models and the feed of changes",
     "keys": "API keys",
     "service": "The service itself",
 }
@@ -87,6 +88,8 @@ def _answers(route: Route) -> str:
         f"{route.status} {what}",
         *(f"{status} {_link(shape.__name__)}" for status, shape in route.other_replies),
     ]
+    if route.streams:
+        answers.append("or `text/event-stream`")
     if route.cached:
         answers.append("304")
     return ", ".join(answers)

@@ -93,3 +93,15 @@ class HeadersTooLarge(DenizenError):
     """The header fields have more bytes than the gateway takes."""
 
     code, status, title = "headers_too_large", 431, "Header fields too large"
+
+
+class SlowConsumer(DenizenError):
+    """A consumer of the feed of changes did not read what was sent."""
+
+    code, status, title, retryable = "slow_consumer", 408, "Consumer too slow", True
+
+
+class TooManyFeeds(DenizenError):
+    """The key, or all keys together, have as many feeds of changes open as there may be."""
+
+    code, status, title, retryable = "too_many_feeds", 429, "Too many feeds", True

@@ -5,7 +5,7 @@ It reads from granian's RSGI scope and protocol only what is asked for: a read b
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import parse_qsl
@@ -62,6 +62,7 @@ class Scope(Protocol):
     path: str
     query_string: str
     http_version: str
+    client: str
     headers: RequestHeaders
 
 
@@ -69,6 +70,10 @@ class Transport(Protocol):
     """The part of granian's RSGI protocol that we use."""
 
     async def __call__(self) -> bytes: ...
+
+    def client_disconnect(self) -> Awaitable[None]: ...
+
+    def response_stream(self, status: int, headers: list[tuple[str, str]]) -> Any: ...
 
     def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None: ...
 
@@ -89,6 +94,10 @@ class Request:
         self.key: KeyInfo | None = None
         self.bucket: TokenBucket | None = None
         self.route: Any = None
+
+    def gone(self) -> Awaitable[None]:
+        """Comes to its end when the client goes away."""
+        return self._transport.client_disconnect()
 
     # Path and query
 

@@ -15,9 +15,10 @@ from denizen.http import refusals
 from denizen.http.replies import JSON, Reply
 from denizen.http.requests import Request
 from denizen.http.services import Services
+from denizen.http.streaming import StreamReply
 from denizen.limits import body_bytes_max
 
-Handler = Callable[[Services, Request], Awaitable[Reply]]
+Handler = Callable[[Services, Request], Awaitable[Reply | StreamReply]]
 Problems = tuple[type[DenizenError], ...]
 
 READ: Final = "users:read"
@@ -57,7 +58,7 @@ class Route(Struct, frozen=True, kw_only=True):
 
     `scope` None: open to all. `reply` is the document of a success, None for no body, `text` for plain text. `writes`:
     it takes `Idempotency-Key` and answers with a position. `conditional`: it takes `If-Match`. `cached`: it takes
-    `If-None-Match`.
+    `If-None-Match`. `streams`: it answers with server-sent events if they are asked for.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Route(Struct, frozen=True, kw_only=True):
     writes: bool = False
     conditional: bool = False
     cached: bool = False
+    streams: bool = False
     other_replies: tuple[tuple[int, type], ...] = ()
     problems: Problems = ()
 

@@ -1,7 +1,7 @@
 """The table of routes: the one place that says which there are.
 
 Routing, scopes, body limits, OpenAPI and docs/api.md are all made from it. What a route is, is in route.py; the routes
-for operators are in operators_routes.py.
+of the read side are in read_side_routes.py, those for operators in operators_routes.py.
 """
 
 from typing import Final
@@ -9,46 +9,35 @@ from typing import Final
 from denizen import errors
 from denizen.api import shapes
 from denizen.http import refusals
-from denizen.http.handlers import batches, keys, login_names, read_models, system, users
+from denizen.http.handlers import batches, keys, login_names, system, users
+from denizen.http.read_side_routes import POSITION, READ_SIDE, TEXT, TIME, limit
 from denizen.http.replies import JSON
 from denizen.http.route import ADMIN, METRICS, READ, WRITE, Problems, Query, Route
-from denizen.limits import batch_body_bytes_max, page_events_max, page_users_max, search_text_chars_max
+from denizen.limits import batch_body_bytes_max, page_events_max, page_users_max
 from denizen.projections.directory.search import SORTS
 
 _GONE: Final[Problems] = (errors.UserNotFound, errors.UserDeleted)
 _CHANGES: Final[Problems] = (*_GONE, errors.WrongStatus)
-_LIMIT: Final = "How many at most."
 _MERGE_PATCH: Final = "application/merge-patch+json"
 
 
-def _limit(largest: int) -> Query:
-    return Query("limit", _LIMIT, {"type": "integer", "minimum": 1, "maximum": largest, "default": 100})
-
-
-_TEXT: Final = {"type": "string", "minLength": 1, "maxLength": search_text_chars_max}
-_TIME: Final = {"type": "string", "format": "date-time"}
-_POSITION: Final = Query(
-    "position",
-    "Wait a moment until the answer has this position, of a write of this session; else it says that it is `stale`.",
-    {"type": "string"},
-)
 _SEARCH: Final = (
-    Query("name", "Words, each the beginning of a word of the name, in any script.", _TEXT),
-    Query("email", "The beginning of the email.", _TEXT),
-    Query("username", "The beginning of the username.", _TEXT),
+    Query("name", "Words, each the beginning of a word of the name, in any script.", TEXT),
+    Query("email", "The beginning of the email.", TEXT),
+    Query("username", "The beginning of the username.", TEXT),
     Query("status", "The status.", {"type": "string", "enum": ["active", "suspended"]}),
-    Query("country", "The country.", _TEXT),
+    Query("country", "The country.", TEXT),
     Query("attributes", 'Attributes and their values, as a JSON object: `{"plan":"gold"}`.', {"type": "string"}),
-    Query("created_from", "Created at this time or later.", _TIME),
-    Query("created_before", "Created before this time.", _TIME),
-    Query("updated_from", "Changed last at this time or later.", _TIME),
-    Query("updated_before", "Changed last before this time.", _TIME),
+    Query("created_from", "Created at this time or later.", TIME),
+    Query("created_before", "Created before this time.", TIME),
+    Query("updated_from", "Changed last at this time or later.", TIME),
+    Query("updated_before", "Changed last before this time.", TIME),
     Query(
         "sort",
         "The order; with `-` the other way round. Without it, the one in which the answer comes quickest.",
         {"type": "string", "enum": [sign + sort for sort in SORTS for sign in ("", "-")]},
     ),
-    _POSITION,
+    POSITION,
 )
 
 
@@ -65,7 +54,7 @@ _USERS: Final = (
         query=(
             *_SEARCH,
             Query("cursor", "`next_cursor` of the page before. Opaque; never expires.", {"type": "string"}),
-            _limit(page_users_max),
+            limit(page_users_max),
         ),
     ),
     Route(
@@ -101,7 +90,7 @@ _USERS: Final = (
         summary="A user's history: what, when, who and why", reply=shapes.EventPage, problems=(errors.UserNotFound,),
         query=(
             Query("after_version", "Start behind this version.", {"type": "integer", "minimum": 0, "default": 0}),
-            _limit(page_events_max),
+            limit(page_events_max),
         ),
     ),
 )  # fmt: skip
@@ -140,31 +129,6 @@ _BATCHES: Final = (
         name="get_users", method="POST", path="/v1/users:batch-get", handler=batches.get_users, scope=READ,
         summary="Get up to 1,000 users by id, with a result for each", body=shapes.UserIds,
         reply=shapes.LookupResults,
-    ),
-)  # fmt: skip
-
-_READ_MODELS: Final = (
-    Route(
-        name="get_activity", method="GET", path="/v1/activity", handler=read_models.get_activity, scope=READ,
-        summary="Who did what to which user, the newest first", reply=shapes.ActivityPage,
-        query=(
-            Query("user", "Of this user only.", {"type": "string", "format": "uuid"}),
-            Query("actor", "By this actor only.", {"type": "string", "minLength": 1, "maxLength": 200}),
-            Query("since", "At this time or later.", _TIME),
-            Query("cursor", "`next_cursor` of the page before. Opaque; never expires.", {"type": "string"}),
-            _limit(page_events_max),
-            _POSITION,
-        ),
-    ),
-    Route(
-        name="get_statistics", method="GET", path="/v1/statistics", handler=read_models.get_statistics, scope=READ,
-        summary="How many users there are, and what happened in each hour or day", reply=shapes.StatisticsDocument,
-        query=(
-            Query("per", "The length of a period.", {"type": "string", "enum": ["day", "hour"], "default": "day"}),
-            Query("since", "From this time on. By default 60 days or 48 hours before the end.", _TIME),
-            Query("before", "Until this time. By default now.", _TIME),
-            _POSITION,
-        ),
     ),
 )  # fmt: skip
 
@@ -211,4 +175,4 @@ _SYSTEM: Final = (
     ),
 )  # fmt: skip
 
-ROUTES: Final = (*_USERS, *_PASSWORDS_AND_NAMES, *_BATCHES, *_READ_MODELS, *_KEYS, *_SYSTEM)
+ROUTES: Final = (*_USERS, *_PASSWORDS_AND_NAMES, *_BATCHES, *READ_SIDE, *_KEYS, *_SYSTEM)

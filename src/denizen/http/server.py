@@ -21,6 +21,8 @@ from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
+from denizen.bus.settings import BusSettings
+from denizen.changes import Hub
 from denizen.deployment.layout import Deployment
 from denizen.errors import BadConfiguration
 from denizen.http.access_log import AccessLog
@@ -30,6 +32,7 @@ from denizen.http.limiter import Limiter
 from denizen.http.metrics import GatewayMetrics
 from denizen.http.passwords import PasswordPool
 from denizen.http.services import Services
+from denizen.http.views import encoded_change
 from denizen.limits import connections_max, drain_s, gc_allocations, header_bytes_max, header_read_ms
 from denizen.projections.reading import ReadModels
 from denizen.service.gateway import Gateway as Engine
@@ -53,7 +56,7 @@ async def _serve(deployment: Deployment, host: str, port: int) -> None:
     async with (
         engine_of(deployment) as engine,
         ReadModels(deployment.read_connect_args) as reads,
-        listening(engine, host, port, reads=reads, log=True),
+        listening(engine, host, port, reads=reads, bus=deployment.bus, log=True),
     ):
         _calm_the_collector()
         _log.info("gateway_ready", address=f"{host}:{port}", deployment=str(deployment.id))
@@ -91,15 +94,22 @@ def engine_of(deployment: Deployment) -> Engine:
 
 @asynccontextmanager
 async def listening(
-    engine: Engine, host: str, port: int, *, reads: ReadModels | None = None, log: bool = False
+    engine: Engine,
+    host: str,
+    port: int,
+    *,
+    reads: ReadModels | None = None,
+    bus: BusSettings | None = None,
+    log: bool = False,
 ) -> AsyncIterator[Services]:
     """Serve a started engine over HTTP for the length of the block; at its end requests under way are finished.
 
-    `reads` are the read models; whoever gives them starts and stops them.
+    `reads` are the read models; whoever gives them starts and stops them. With a `bus`, changes come over it.
     """
     _require_free(host, port)
     metrics = GatewayMetrics()
-    services = Services(engine.users, engine.keys, PasswordPool(), Limiter(), RecentKeys(), metrics, reads)
+    changes = Hub(bus, engine.router, encoded_change, engine.router.hash_seed)
+    services = Services(engine.users, engine.keys, PasswordPool(), Limiter(), RecentKeys(), metrics, reads, changes)
     access_log = AccessLog(_write_line, metrics.log_lines_lost.inc) if log else None
     server = _http_server(Gateway(services, access_log), host, port)
     await services.passwords.start()
@@ -111,6 +121,7 @@ async def listening(
         yield services
     finally:
         services.stopping = True
+        await changes.stop()  # streams end, so that nothing keeps us from finishing
         server.stop()  # type: ignore[no-untyped-call]
         await _finished(task)
         if access_log is not None:

@@ -1,7 +1,9 @@
 """What handlers work with: the user service, the keys, the password threads and the gateway's own records."""
 
-from msgspec import Struct
+from msgspec import Struct, field
 
+from denizen.changes import Hub
+from denizen.http.feeds import Feeds
 from denizen.http.idempotency import RecentKeys
 from denizen.http.limiter import Limiter
 from denizen.http.metrics import GatewayMetrics
@@ -14,7 +16,8 @@ from denizen.service.keys import KeyRing
 class Services(Struct):
     """The parts of one gateway process. `stopping` turns readiness off while it drains.
 
-    `in_flight` counts the requests being answered. Without `reads` there is nothing to search.
+    `in_flight` counts the requests being answered. Without `reads` there is nothing to search, without
+    `changes` nothing to follow.
     """
 
     users: UserService
@@ -24,5 +27,7 @@ class Services(Struct):
     recent_keys: RecentKeys
     metrics: GatewayMetrics
     reads: ReadModels | None = None
+    changes: Hub | None = None
+    feeds: Feeds = field(default_factory=Feeds)
     stopping: bool = False
     in_flight: int = 0

@@ -3,10 +3,13 @@
 from typing import Any, cast
 
 from msgspec import to_builtins
+from msgspec.structs import astuple
 
+from denizen.api.read_side import ChangeDocument
 from denizen.api.shapes import EventDocument, KeyDocument, PersonName, Scope, UserDocument, WrittenUser
 from denizen.http.etags import etag
-from denizen.http.replies import Headers
+from denizen.http.replies import Headers, encode_json
+from denizen.projections.projection import is_of_user
 from denizen.service import RecordedEvent, StoredUser, Written
 from denizen.service.keys import KeyInfo
 
@@ -27,6 +30,14 @@ def written_headers(written: Written) -> Headers:
     if written.replayed:
         headers.append(("idempotency-replayed", "true"))
     return headers
+
+
+def encoded_change(recorded: RecordedEvent) -> bytes | None:
+    """The event as the feed of changes shows it; None for a login name's own, which is no change of a user."""
+    if not is_of_user(recorded):
+        return None
+    shown = event_document(recorded)
+    return encode_json(ChangeDocument(recorded.stream, *astuple(shown)))
 
 
 def event_document(recorded: RecordedEvent) -> EventDocument:
