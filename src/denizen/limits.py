@@ -58,6 +58,9 @@ access_log_flush_ms = 200
 fence_hold_s = 5.0  # how long a write waits for a fenced bucket
 fence_poll_s = 0.01
 fence_poll_max_s = 0.1
+held_requests_max = 20_000  # of one gateway, waiting for buckets that move
+hold_look_s_min = 0.02  # between two looks at the shards, for buckets that are waited for
+hold_look_s_max = 0.25
 map_retry_s = 1.0
 map_lag_s = 1.0  # how long a write waits for the map to say where its bucket went
 
@@ -174,6 +177,8 @@ position_poll_s_min = 0.005
 position_poll_s_max = 0.05
 replay_part_events = 50_000  # of one transaction, in the memory of one worker
 replay_part_buckets_max = 256
+replay_moves_max = 40  # how often a worker looks where buckets went that moved while it read
+replay_move_wait_s = 0.25
 replay_workers_max = 16
 replay_events_per_s_default = 25_000  # of one worker, until a replay was measured
 replay_differences_max = 1_000
@@ -216,6 +221,8 @@ control_lead_poll_s = 0.02  # between two looks whether this node leads
 control_lead_retry_s = 1.0  # after the leader's work ended by a defect
 control_start_s = 20.0
 control_stop_s = 10.0
+agent_retry_s = 2.0
+agent_farewell_s = 2.0  # from a shard's removal to the stop of its server: whoever still asks it has learnt of it by then
 control_map_retry_s = 0.2  # between two looks for a map while no control node answers
 
 # Operators
@@ -223,7 +230,10 @@ plan_moves_max = 4_096
 moved_buckets_max = 4_096
 shard_dsn_chars_max = 2_000
 plan_body_bytes_max = 4 << 20
-view_refresh_s = 1.0  # of the live view, when nothing changes
+view_refresh_s = 0.5  # of the live view, when nothing changes
+view_line_s = 5.0  # between two lines where there is no terminal
+shard_joins_s = 120.0  # a new server is made, started and prepared
+shard_poll_s = 0.1
 
 # Control plane
 control_shard_id_chars_max = 32
@@ -248,3 +258,14 @@ balance_coarse_buckets = 4  # while a shard is to give more than so many of its 
 balance_overshoot = 1.5  # the last bucket given may be this much more than what there is to give
 estimate_users_per_s = 20_000  # copied to or from one server
 estimate_move_s = 0.3  # what a move takes besides
+fence_missing_events_max = 500  # on the target, for a fence to be worth it
+fence_retry_ms_min = 500  # before the next fence, after one that was given up; doubled each time
+fence_retry_ms_max = 60_000
+move_reason_chars_max = 500
+move_retry_s_min = 0.05  # after a step or a command that failed; doubled each time
+move_retry_s_max = 5.0
+move_held_retry_s_max = 0.1  # the same while writes are held
+move_outrun_max = 3  # tries of a copy that writes outrun, then the move fails
+executor_poll_s = 1.0  # how long the executor sleeps if nothing changes
+executor_wait_s_max = 60.0
+hold_slack_s = 0.005  # so that what is cut off at the hold budget's end is past it

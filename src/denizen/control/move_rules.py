@@ -170,7 +170,9 @@ def _copied(state: ControlState, move: MoveRecord, command: CopyFinished) -> Con
 
 
 def _fence(state: ControlState, move: MoveRecord, command: FenceIntended) -> ControlState:
-    return _with(state, _to(move, Stage.FENCED, command.at_ms, fence_epoch=Epoch(move.epoch + 1)))
+    return _with(
+        state, _to(move, Stage.FENCED, command.at_ms, fence_epoch=Epoch(move.epoch + 1), fenced_ms=command.at_ms)
+    )
 
 
 def _verified(state: ControlState, move: MoveRecord, command: Verified) -> ControlState:

@@ -113,6 +113,7 @@ class MoveRecord(Struct, frozen=True):
     held_us: int = 0  # how long writes were held, by the last fence
     reason: str = ""  # why it was given up, cancelled or failed
     hasty: bool = False  # the clean-up does not wait for the grace
+    fenced_ms: int = 0  # since when writes may be held, by the last fence
 
     def as_move(self) -> Move:
         """What the servers are told."""

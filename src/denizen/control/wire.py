@@ -53,6 +53,10 @@ class MoveProgress(Struct, frozen=True, kw_only=True):
     rows_total: int = 0
     bytes: int = 0
     rows_per_s: float = 0.0
+    step: str = ""  # what is being done on the servers
+    seconds: float = 0.0  # in this stage
+    held_ms: float = 0.0  # for how long writes have been held, if they are
+    trouble: str | None = None  # why the last try failed, while it is tried again
 
 
 class Problem(Struct, frozen=True):
