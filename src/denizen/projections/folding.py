@@ -3,7 +3,8 @@
 Pure: no database, no clock. A stream whose fold fails is parked at the event that fails; the events before it count.
 """
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -23,20 +24,16 @@ class Poison(Struct, frozen=True):
     error: str
 
 
+def _lists() -> dict[Table, list[Row]]:
+    return defaultdict(list)
+
+
 class Changes(Struct):
     """What a batch changes, by table: rows to write, keys of rows to remove."""
 
-    writes: dict[Table, list[Row]] = field(default_factory=dict)
-    deletes: dict[Table, list[Row]] = field(default_factory=dict)
+    writes: dict[Table, list[Row]] = field(default_factory=_lists)
+    deletes: dict[Table, list[Row]] = field(default_factory=_lists)
     poison: list[Poison] = field(default_factory=list)
-
-    def write(self, table: Table, rows: Iterable[Row]) -> None:
-        """Rows to insert, replace or add."""
-        self.writes.setdefault(table, []).extend(rows)
-
-    def delete(self, table: Table, keys: Iterable[Row]) -> None:
-        """Keys whose rows go."""
-        self.deletes.setdefault(table, []).extend(keys)
 
 
 def by_stream(events: Iterable[RecordedEvent], parked: Mapping[UUID, Any] | frozenset[UUID] = frozenset()) -> Streams:
@@ -50,18 +47,12 @@ def by_stream(events: Iterable[RecordedEvent], parked: Mapping[UUID, Any] | froz
 
 def fold_streams(projection: Projection, streams: Streams, current: Mapping[UUID, Row]) -> Changes:
     """Fold each stream into its current row."""
-    folder = _Folder(projection)
-    for user_id, events in streams.items():
-        before = current.get(user_id)
-        output = Output()
-        try:
-            folder.take(before, projection.fold(user_id, before, events, output), output)
-        except Exception:  # noqa: BLE001 - whatever a fold raises is about its stream
-            folder.take_singly(user_id, before, events)
+    folder = Folder(projection)
+    folder.fold(streams, current)
     return folder.finish()
 
 
-class _Folder:
+class Folder:
     """Collects what the folds of one batch say."""
 
     def __init__(self, projection: Projection) -> None:
@@ -69,50 +60,61 @@ class _Folder:
         self._changes = Changes()
         self._counts: dict[Table, dict[tuple[Any, ...], list[Any]]] = {}
 
+    def fold(self, streams: Streams, current: Mapping[UUID, Row]) -> None:
+        """Fold each stream into its current row."""
+        fold = self._projection.fold
+        for user_id, events in streams.items():
+            before = current.get(user_id)
+            output = Output()
+            try:
+                self._take(before, fold(user_id, before, events, output), output)
+            except Exception:  # noqa: BLE001 - whatever a fold raises is about its stream
+                self._take_singly(user_id, before, events)
+
     def finish(self) -> Changes:
         """All changes; what is counted is summed up."""
         for table, sums in self._counts.items():
-            self._changes.write(table, [_counted(table, key, numbers) for key, numbers in sums.items()])
+            self._changes.writes[table] += [_counted(table, key, numbers) for key, numbers in sums.items()]
         return self._changes
 
-    def take(self, before: Any, after: Any, output: Output) -> None:
+    def _take(self, before: Any, after: Any, output: Output) -> None:
         """What a fold made of one user's row; nothing of it is taken if this raises."""
+        changes, state = self._changes, self._projection.state
         outputs = [(self._projection.table_of[type(row)], row) for row in output.rows]
-        state = self._projection.state
         if state is not None and after is not before and after != before:
             derived = [(each.table, *_difference(each, before, after)) for each in self._projection.derived]
             if after is None:
-                self._changes.delete(state, [(before[0],)])
+                changes.deletes[state].append((before[0],))
             else:
-                self._changes.write(state, [after])
+                changes.writes[state].append(after)
             for table, added, removed in derived:
-                if added:
-                    self._changes.write(table, added)
-                if removed:
-                    self._changes.delete(table, [table.key_of(row) for row in removed])
+                changes.writes[table] += added
+                changes.deletes[table] += [table.key_of(row) for row in removed]
         for table, row in outputs:
             if table.kind is Kind.LOG:
-                self._changes.write(table, [row])
+                changes.writes[table].append(row)
             else:
                 _add(self._counts.setdefault(table, {}), table, row)
 
-    def take_singly(self, user_id: UUID, row: Any, events: list[RecordedEvent]) -> None:
+    def _take_singly(self, user_id: UUID, row: Any, events: list[RecordedEvent]) -> None:
         """Fold event by event, up to the one that fails."""
         before, kept = row, Output()
         for event in events:
             output = Output()
             try:
                 after = self._projection.fold(user_id, row, [event], output)
-                _Folder(self._projection).take(before, after, output)
+                Folder(self._projection)._take(before, after, output)
             except Exception as error:  # noqa: BLE001
                 self._changes.poison.append(Poison(event, f"{type(error).__name__}: {error}"))
                 break
             row = after
             kept.rows += output.rows
-        self.take(before, row, kept)
+        self._take(before, row, kept)
 
 
-def _difference(derived: Derived, before: Any, after: Any) -> tuple[set[Row], set[Row]]:
+def _difference(derived: Derived, before: Any, after: Any) -> tuple[Collection[Row], Collection[Row]]:
+    if before is None:
+        return derived.of(after), ()
     old = set() if before is None else set(derived.of(before))
     new = set() if after is None else set(derived.of(after))
     return new - old, old - new

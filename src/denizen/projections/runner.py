@@ -165,9 +165,11 @@ class Runner:
 async def write_changes(connection: asyncpg.Connection, version: int, changes: Changes) -> None:
     """Write a batch's changes, one statement for each table, in the caller's transaction."""
     for table, keys in changes.deletes.items():
-        await connection.execute(table.delete(version), *_columns(keys))
+        if keys:
+            await connection.execute(table.delete(version), *_columns(keys))
     for table, rows in changes.writes.items():
-        await connection.execute(table.write(version), *_columns(rows))
+        if rows:
+            await connection.execute(table.write(version), *_columns(rows))
 
 
 def _columns(rows: Sequence[Row]) -> Iterable[tuple[Any, ...]]:

@@ -32,12 +32,11 @@ def words_of(text: str) -> tuple[str, ...]:
 
 def all_words(texts: tuple[str | None, ...]) -> tuple[str, ...]:
     """The words of several texts, at most `WORDS_MAX`."""
-    found: dict[str, None] = {}
+    words: list[str] = []
     for text in texts:
         if text:
-            found.update(dict.fromkeys(words_of(text)))
-    words = tuple(found)
-    return words if len(words) <= WORDS_MAX else words[:WORDS_MAX]
+            words += words_of(text)
+    return tuple(dict.fromkeys(words))[:WORDS_MAX]
 
 
 def _split(text: str) -> Iterator[str]:

@@ -6,29 +6,26 @@ A worker that is killed leaves its part as it was; another one, or the next run,
 in one snapshot is a whole beginning of the bucket's log, so its last sequence is the checkpoint.
 """
 
+import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import asyncpg
 
+from denizen import limits
 from denizen.bus.shards import Shards
-from denizen.events.reading import event_of
-from denizen.events.records import RecordedEvent
-from denizen.invariants import invariant
+from denizen.errors import Moved
+from denizen.events.scanning import copy_buckets, histories
 from denizen.projections import registry
 from denizen.projections.database import connect_writer
-from denizen.projections.folding import Changes, by_stream, fold_streams
+from denizen.projections.folding import Changes, Folder
 from denizen.projections.projection import Projection
 from denizen.projections.replay import work
 from denizen.projections.runner import write_changes
 from denizen.projections.tables import SCHEMA, Kind
 from denizen.sharding.ids import Bucket, ShardId
 
-_EVENTS: Final = """
-    select bucket, sequence, stream, version, type, schema, recorded_at, command_id, actor, correlation_id, data
-    from denizen.events where bucket = any ($1) order by bucket, sequence
-"""
 _CHECKPOINTS: Final = """
     update denizen_read.checkpoints c set sequence = reached.sequence
     from unnest($3::smallint[], $4::bigint[]) as reached (bucket, sequence)
@@ -68,38 +65,47 @@ async def _do_part(connection: asyncpg.Connection, projection: Projection, versi
         part = await work.claim(connection, projection.name, version)
         if part is None:
             return False
-        events = await _read(shards, range(part[0], part[1] + 1))
-        changes = fold_streams(projection, by_stream(events), {})
+        folder, heads = Folder(projection), dict[Bucket, int]()
+        for copied in await _read(shards, [Bucket(number) for number in range(part[0], part[1] + 1)]):
+            for history in histories(copied):
+                folder.fold(history.streams, {})
+                heads[history.bucket] = history.events
+        changes = folder.finish()
         rows = await _write(connection, version, changes)
         for poison in changes.poison:
             await registry.park(connection, projection.name, version, poison)
-        await _checkpoint(connection, projection.name, version, events)
+        await connection.execute(_CHECKPOINTS, projection.name, version, list(heads), list(heads.values()))
         seconds = time.monotonic() - began
         await work.part_done(
-            connection, projection.name, version, part[0], events=len(events), rows=rows, seconds=seconds
+            connection, projection.name, version, part[0], events=sum(heads.values()), rows=rows, seconds=seconds
         )
     return True
 
 
-async def _read(shards: Shards, buckets: range) -> list[RecordedEvent]:
-    by_shard: dict[ShardId, list[Bucket]] = {}
-    for number in buckets:
-        bucket = Bucket(number)
-        by_shard.setdefault(shards.map.shard_of(bucket), []).append(bucket)
-    events: list[RecordedEvent] = []
-    for chosen in by_shard.values():
-        rows = await shards.read(chosen[0], lambda connection, chosen=chosen: _events(connection, chosen))  # type: ignore[misc]
-        events += map(event_of, rows)
-    return events
+async def _read(shards: Shards, buckets: Sequence[Bucket]) -> list[bytes]:
+    """All events of these buckets; of those that move away meanwhile from where they went."""
+    copied = []
+    for moves in range(limits.replay_moves_max + 1):
+        left: list[Bucket] = []
+        for chosen in _by_shard(shards, buckets).values():
+            try:
+                copied.append(await shards.read(chosen[0], lambda reader, chosen=chosen: copy_buckets(reader, chosen)))  # type: ignore[misc]
+            except Moved:
+                if moves == limits.replay_moves_max:
+                    raise
+                left += chosen
+        if not left:
+            break
+        buckets = left
+        await asyncio.sleep(limits.replay_move_wait_s)  # the map follows soon
+    return copied
 
 
-async def _events(connection: asyncpg.Connection, buckets: list[Bucket]) -> list[asyncpg.Record]:
-    owned = await connection.fetchval(
-        "select count(*) from denizen.buckets where bucket = any ($1) and state in ('open', 'fenced')", buckets
-    )
-    invariant(owned == len(buckets), "a replay reads buckets where they are", buckets=len(buckets), owned=owned)
-    rows: list[asyncpg.Record] = await connection.fetch(_EVENTS, buckets)
-    return rows
+def _by_shard(shards: Shards, buckets: Sequence[Bucket]) -> dict[ShardId, list[Bucket]]:
+    found: dict[ShardId, list[Bucket]] = {}
+    for bucket in buckets:
+        found.setdefault(shards.map.shard_of(bucket), []).append(bucket)
+    return found
 
 
 async def _write(connection: asyncpg.Connection, version: int, changes: Changes) -> int:
@@ -109,20 +115,10 @@ async def _write(connection: asyncpg.Connection, version: int, changes: Changes)
     for table, new in changes.writes.items():
         rows += len(new)
         if table.kind is Kind.COUNT:
-            counted.write(table, new)
+            counted.writes[table] += new
         else:
             await connection.copy_records_to_table(
                 table.at(version), schema_name=SCHEMA, columns=table.names, records=new
             )
     await write_changes(connection, version, counted)
     return rows
-
-
-async def _checkpoint(connection: asyncpg.Connection, name: str, version: int, events: list[RecordedEvent]) -> None:
-    ends: dict[int, int] = {}
-    for event in events:
-        position = event.position
-        last = ends.get(position.bucket, 0)
-        invariant(position.sequence == last + 1, "a bucket is read without holes", position=position, after=last)
-        ends[position.bucket] = position.sequence
-    await connection.execute(_CHECKPOINTS, name, version, list(ends), list(ends.values()))
