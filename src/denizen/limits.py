@@ -102,7 +102,8 @@ bulk_workers_max = 4  # by default; memory is per worker
 import_window_lines_max = 32_768  # what a worker takes on at a time, and what a crash can force it to do again
 import_window_bytes_max = 8 << 20
 import_line_bytes_max = 1 << 20  # a longer line is rejected without being held in memory
-import_rounds_lines_max = 65_536  # of all workers together: rows in memory
+import_rounds_lines_max = 32_768  # of all workers together; each has one round in writing and the next in making
+import_people_at_a_time = 64  # made between two looks at what the servers answer
 import_round_lines_min = 512
 import_transaction_events_max = 4_096
 import_transaction_events_min = 512
@@ -179,8 +180,6 @@ replay_part_events = 50_000  # of one transaction, in the memory of one worker
 replay_part_buckets_max = 256
 replay_moves_max = 40  # how often a worker looks where buckets went that moved while it read
 replay_move_wait_s = 0.25
-replay_moves_max = 40  # how often a worker looks where buckets went that moved while it read
-replay_move_wait_s = 0.25
 replay_workers_max = 16
 replay_events_per_s_default = 25_000  # of one worker, until a replay was measured
 replay_differences_max = 1_000
@@ -236,6 +235,7 @@ view_refresh_s = 0.5  # of the live view, when nothing changes
 view_line_s = 5.0  # between two lines where there is no terminal
 shard_joins_s = 120.0  # a new server is made, started and prepared
 shard_poll_s = 0.1
+measure_s = 60.0  # of one shard
 
 # Control plane
 control_shard_id_chars_max = 32
@@ -271,3 +271,10 @@ move_outrun_max = 3  # tries of a copy that writes outrun, then the move fails
 executor_poll_s = 1.0  # how long the executor sleeps if nothing changes
 executor_wait_s_max = 60.0
 hold_slack_s = 0.005  # so that what is cut off at the hold budget's end is past it
+
+# Replays, as operators see them
+replay_explained_max = 20  # users whose events are shown with what differs
+replay_explained_events_max = 100  # of each
+replay_start_s = 20.0  # until a run that was started over HTTP is at work
+replay_start_poll_s = 0.1
+explain_events_max = 1_000

@@ -6,14 +6,22 @@ from uuid import UUID
 
 from msgspec import Meta, Struct
 
-from denizen.limits import moved_buckets_max, plan_moves_max, shard_dsn_chars_max, shard_weight_max
+from denizen.limits import (
+    control_weight_max,
+    control_weight_min,
+    moved_buckets_max,
+    plan_moves_max,
+    shard_dsn_chars_max,
+)
 from denizen.sharding.ids import BUCKETS
 
 BucketNumber = Annotated[int, Meta(ge=0, lt=BUCKETS, description="A bucket, 0 to 4095.")]
 ShardName = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^/:]+$", description="A shard, such as `s1`.")]
 Weight = Annotated[
-    float, Meta(gt=0, le=shard_weight_max, description="The part that the shard is to take, relative to the others.")
+    float,
+    Meta(ge=control_weight_min, le=control_weight_max, description="The part of the shard, relative to the others."),
 ]
+Setting = Annotated[int, Meta(ge=0)]
 By = Literal["users", "bytes", "requests"]
 ShardState = Literal["joining", "active", "draining", "drained", "removed"]
 MoveStage = Literal[
@@ -85,6 +93,21 @@ class BalanceDocument(Struct):
     """How even the shards are. `imbalance`: the fullest shard against its fair part; 1.0 is perfect."""
 
     imbalance: float
+    shards: dict[str, ShareDocument]
+
+
+class ImbalanceDocument(Struct):
+    """The fullest shard against its fair part, by users, by bytes and by requests; 1.0 is perfect."""
+
+    users: float
+    bytes: float
+    requests: float
+
+
+class MeasuredBalance(Struct):
+    """How even the shards are, measured now. `filled` of a share is by users."""
+
+    imbalance: ImbalanceDocument
     shards: dict[str, ShareDocument]
 
 
@@ -183,6 +206,42 @@ class RebalanceStatusDocument(Struct):
 
     rebalance: RebalanceDocument | None
     moving: list[MoveDocument]
+
+
+class Cleaning(Struct):
+    """Of how many moves the source's copy is now being removed, without waiting for the grace."""
+
+    moves: int
+
+
+class RebalanceSettings(Struct):
+    """How gently buckets are moved. A rate or latency of 0 is no limit but the one that is worked out.
+
+    `moves_per_server`: moves under way at a time on a server. `hold_budget_ms`: how long a fence may hold writes before
+    it is given up, `holds_max` how often. `grace_s`: how long a source keeps its copy. `copy_events_per_s`,
+    `clean_rows_per_s`: rates. `latency_ms`: of a shard's writes, above which moves slow down (0: three times what it
+    was before).
+    """
+
+    moves_per_server: int
+    hold_budget_ms: int
+    holds_max: int
+    grace_s: int
+    copy_events_per_s: int
+    clean_rows_per_s: int
+    latency_ms: int
+
+
+class SettingsChanges(Struct, forbid_unknown_fields=True):
+    """The settings to change; the others stay. See `RebalanceSettings`."""
+
+    moves_per_server: Setting | None = None
+    hold_budget_ms: Setting | None = None
+    holds_max: Setting | None = None
+    grace_s: Setting | None = None
+    copy_events_per_s: Setting | None = None
+    clean_rows_per_s: Setting | None = None
+    latency_ms: Setting | None = None
 
 
 class BucketRange(Struct):

@@ -29,6 +29,7 @@ _PATH_PARAMETERS: Final[dict[str, Json]] = {
     "kind": {"description": "Kind of login name.", "schema": {"enum": ["email", "username", "phone"]}},
     "value": {"description": "Login name in any spelling, percent-encoded.", "schema": {"type": "string"}},
     "key_id": {"description": "Key id.", "schema": {"type": "string", "pattern": "^[^/:]+$"}},
+    "shard": {"description": "Name of a shard.", "schema": {"type": "string", "pattern": "^[^/:]+$"}},
     "code": {"description": "Code of a problem.", "schema": {"enum": list(CATALOGUE)}},
 }
 _HEADERS: Final[dict[str, Json]] = {
@@ -133,6 +134,8 @@ def tag_of(route: Route) -> str:
     noun = re.split(r"[/:]", route.path.removeprefix("/v1"))[1]
     if noun in ("changes", "activity", "statistics", "projections", "replays"):
         return "read-side"
+    if noun in ("shards", "rebalance", "buckets", "map"):
+        return "operations"
     return noun if noun in ("users", "login-names", "keys") else "service"
 
 

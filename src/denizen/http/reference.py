@@ -18,6 +18,7 @@ _GROUPS = {
     "login-names": "Login names",
     "read-side": "Read models and the feed of changes",
     "keys": "API keys",
+    "operations": "Shards and rebalancing",
     "service": "The service itself",
 }
 

@@ -10,6 +10,7 @@ from denizen import errors
 from denizen.api import shapes
 from denizen.http import refusals
 from denizen.http.handlers import batches, keys, login_names, system, users
+from denizen.http.operators_routes import OPERATORS_ROUTES
 from denizen.http.read_side_routes import POSITION, READ_SIDE, TEXT, TIME, limit
 from denizen.http.replies import JSON
 from denizen.http.route import ADMIN, METRICS, READ, WRITE, Problems, Query, Route
@@ -175,4 +176,4 @@ _SYSTEM: Final = (
     ),
 )  # fmt: skip
 
-ROUTES: Final = (*_USERS, *_PASSWORDS_AND_NAMES, *_BATCHES, *READ_SIDE, *_KEYS, *_SYSTEM)
+ROUTES: Final = (*_USERS, *_PASSWORDS_AND_NAMES, *_BATCHES, *READ_SIDE, *_KEYS, *OPERATORS_ROUTES, *_SYSTEM)

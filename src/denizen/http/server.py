@@ -34,6 +34,8 @@ from denizen.http.passwords import PasswordPool
 from denizen.http.services import Services
 from denizen.http.views import encoded_change
 from denizen.limits import connections_max, drain_s, gc_allocations, header_bytes_max, header_read_ms
+from denizen.operators.desk import Desk
+from denizen.operators.opening import desk_of
 from denizen.projections.reading import ReadModels
 from denizen.service.gateway import Gateway as Engine
 from denizen.sharding.bucket_map import LocalMapSource
@@ -56,7 +58,7 @@ async def _serve(deployment: Deployment, host: str, port: int) -> None:
     async with (
         engine_of(deployment) as engine,
         ReadModels(deployment.read_connect_args) as reads,
-        listening(engine, host, port, reads=reads, bus=deployment.bus, log=True),
+        listening(engine, host, port, reads=reads, bus=deployment.bus, desk=desk_of(deployment), log=True),
     ):
         _calm_the_collector()
         _log.info("gateway_ready", address=f"{host}:{port}", deployment=str(deployment.id))
@@ -100,16 +102,20 @@ async def listening(
     *,
     reads: ReadModels | None = None,
     bus: BusSettings | None = None,
+    desk: Desk | None = None,
     log: bool = False,
 ) -> AsyncIterator[Services]:
     """Serve a started engine over HTTP for the length of the block; at its end requests under way are finished.
 
-    `reads` are the read models; whoever gives them starts and stops them. With a `bus`, changes come over it.
+    `reads` are the read models; whoever gives them starts and stops them. With a `bus`, changes come over it,
+    and with a `desk` operators are served.
     """
     _require_free(host, port)
     metrics = GatewayMetrics()
     changes = Hub(bus, engine.router, encoded_change, engine.router.hash_seed)
-    services = Services(engine.users, engine.keys, PasswordPool(), Limiter(), RecentKeys(), metrics, reads, changes)
+    services = Services(
+        engine.users, engine.keys, PasswordPool(), Limiter(), RecentKeys(), metrics, reads, changes, desk=desk
+    )
     access_log = AccessLog(_write_line, metrics.log_lines_lost.inc) if log else None
     server = _http_server(Gateway(services, access_log), host, port)
     await services.passwords.start()

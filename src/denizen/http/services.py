@@ -8,6 +8,7 @@ from denizen.http.idempotency import RecentKeys
 from denizen.http.limiter import Limiter
 from denizen.http.metrics import GatewayMetrics
 from denizen.http.passwords import PasswordPool
+from denizen.operators.desk import Desk
 from denizen.projections.reading import ReadModels
 from denizen.service import UserService
 from denizen.service.keys import KeyRing
@@ -17,7 +18,7 @@ class Services(Struct):
     """The parts of one gateway process. `stopping` turns readiness off while it drains.
 
     `in_flight` counts the requests being answered. Without `reads` there is nothing to search, without
-    `changes` nothing to follow.
+    `changes` nothing to follow, without `desk` no control plane.
     """
 
     users: UserService
@@ -28,6 +29,7 @@ class Services(Struct):
     metrics: GatewayMetrics
     reads: ReadModels | None = None
     changes: Hub | None = None
+    desk: Desk | None = None
     feeds: Feeds = field(default_factory=Feeds)
     stopping: bool = False
     in_flight: int = 0

@@ -14,9 +14,12 @@ from msgspec import Struct
 
 from denizen.http.server import listening
 from denizen.http.services import Services
+from denizen.operators.desk import Desk
+from denizen.operators.measuring import ShardMeasures
 from denizen.postgres.ports import find_port
 from denizen.projections.reading import ReadModels
-from denizen.testing.gateway import KINDS, running_gateway
+from denizen.testing.control import one_voter
+from denizen.testing.gateway import DEPLOYMENT, KINDS, running_gateway
 from denizen.testing.postgres import Database
 from denizen.testing.read_models import projecting
 from denizen.users.login_names import LoginNameKind
@@ -83,7 +86,13 @@ class _Thread:
                 reads = await stack.enter_async_context(ReadModels(self._read_database.connect_args))
             _, key = await engine.keys.create("tests", ["admin"])
             port = find_port(None, host=HOST)
-            async with listening(engine, HOST, port, reads=reads) as services:
+            control = await stack.enter_async_context(one_voter(DEPLOYMENT, engine.router.map))
+            places = {
+                shard: database.connect_args
+                for shard, database in zip(engine.router.map.shards, self._databases, strict=True)
+            }
+            desk = Desk(control, ShardMeasures(lambda: places))
+            async with listening(engine, HOST, port, reads=reads, desk=desk) as services:
                 self.server = RunningServer(HOST, port, key, services, asyncio.get_running_loop())
                 self._ready.set()
                 await self._stop.wait()
