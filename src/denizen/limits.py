@@ -278,3 +278,24 @@ replay_explained_events_max = 100  # of each
 replay_start_s = 20.0  # until a run that was started over HTTP is at work
 replay_start_poll_s = 0.1
 explain_events_max = 1_000
+
+# Moving a bucket: what is done on its two servers
+move_workers_max = 2  # processes that copy, of one node
+move_worker_niceness = 5
+move_connections_per_shard = 8  # kept warm by a mover
+move_buffer_chunks_max = 16  # between two servers, in memory; PostgreSQL gives at most 64 KB or one row at a time
+move_slice_events_min = 64
+move_slice_events_max = 4_096  # one transaction
+move_rate_max = 200_000  # events or rows per second, if nothing says less
+move_rate_min = 500
+move_rate_step = 4_000  # faster, with each probe that was quick
+move_latency_floor_ms = 15  # a shard is not slow below this
+move_calm_probes = 16  # the last ones, which say what is usual
+move_probe_interval_s = 0.25
+move_tail_nearer = 0.9  # a round that leaves more than this part of what was missing comes no nearer
+move_tail_rounds_max = 10  # such rounds, until the copy is given up
+move_fence_events_max = 500  # missing on the target; with more, a bucket is not fenced
+move_fence_wait_ms = 250  # for transactions that hold the bucket
+move_finish_events_max = 2_000  # brought in one statement
+move_differences_max = 50
+move_disk_reserve_bytes = 128 << 20

@@ -1,0 +1,282 @@
+"""The steps of a move, on its two servers. What each promises stands in this package's docstring.
+
+Short steps are one statement each, on a warm connection. Slices of a copy run in worker processes. The part under the
+fence runs here: there is next to nothing left to copy by then.
+"""
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+from asyncpg.exceptions import LockNotAvailableError
+from msgspec import Struct
+
+from denizen import limits
+from denizen.moving import comparing
+from denizen.moving.errors import FenceTimeout, MoveAborted, Outrun, SchemasDiffer
+from denizen.moving.hands import Hands
+from denizen.moving.messages import Plan, SliceDone, SliceTask
+from denizen.moving.move import Copied, Head, Move, Prepared, Verdict, Verification
+from denizen.moving.pace import Pace
+from denizen.moving.room import check_room, estimate
+from denizen.moving.servers import ConnectArgs, Servers
+from denizen.moving.slices import POSITION, Slicer
+from denizen.sharding.ids import Epoch, Sequence, ShardId
+from denizen.sharding.names_of import LoginNamesOf
+from denizen.users.login_names import LoginNameKind
+
+Progress = Callable[[Copied], None]
+
+_BEGIN: Final = "select denizen.move_begin($1, $2, $3, $4, $5)"
+_REMOVE: Final = "select denizen.move_remove($1, $2, $3, $4)"
+_FENCE: Final = "select head, digest from denizen.move_fence($1, $2, $3, $4, $5, $6, $7)"
+_REST: Final = "select (digest).*, events, records, commands from denizen.move_rest($1, $2, $3, $4, $5, $6)"
+_INSERT: Final = "insert into denizen.events select * from unnest($1::denizen.events[])"
+_CARRY: Final = "select denizen.move_carry($1, $2, $3, $4)"
+_VERIFIED: Final = "select denizen.move_verified($1, $2, $3)"
+_OPEN: Final = "select denizen.move_open($1, $2, $3, $4)"
+_CLOSE: Final = "select denizen.move_close($1, $2, $3, $4)"
+_REOPEN: Final = "select denizen.move_reopen($1, $2, $3, $4)"
+_BAR: Final = "select denizen.move_bar($1, $2, $3, $4, $5)"
+_HEAD: Final = "select head from denizen.buckets where bucket = $1"
+_SCHEMA: Final = "select string_agg(version || ' ' || checksum, ',' order by version) from denizen.schema_migrations"
+_PROBE: Final = "select pg_logical_emit_message(true, 'denizen', '')"
+
+
+class _Tail(Struct):
+    """How the rounds of a move's tail go."""
+
+    head: int = 0  # where the target was last seen
+    missing: int | None = None
+    vain: int = 0  # rounds in a row that came no nearer
+
+
+class Mover:
+    """All moves of a node. Use it as `async with`; any number of steps of different moves may run at a time."""
+
+    def __init__(
+        self,
+        connect_args: ConnectArgs,
+        hash_seed: int,
+        kinds: frozenset[LoginNameKind],
+        pace: Pace | None = None,
+        *,
+        workers: int = limits.move_workers_max,
+    ) -> None:
+        self.pace = pace or Pace()
+        self._servers = Servers(connect_args)
+        self._hands = Hands(Plan(hash_seed, tuple(sorted(kind.value for kind in kinds))), workers)
+        self._slicer = Slicer(LoginNamesOf(hash_seed, kinds))
+        self._tails: dict[UUID, _Tail] = {}
+        self._copying = 0
+
+    async def close_all(self) -> None:
+        """End the workers, close the connections."""
+        await self._hands.close()
+        await self._servers.close()
+
+    async def __aenter__(self) -> "Mover":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close_all()
+
+    # Before the fence
+
+    async def prepare(self, move: Move) -> Prepared:
+        """Check, begin on both servers, and remove what ended moves left on the target."""
+        async with self._servers.connection(move.source) as source, self._servers.connection(move.target) as target:
+            if await source.fetchval(_SCHEMA) != await target.fetchval(_SCHEMA):
+                raise SchemasDiffer(f"shards {move.source} and {move.target} have different schemas: migrate both")
+            events, size = await estimate(source, move.bucket)
+            await check_room(target, self._servers.connect_args(move.target), move.target, size)
+            await source.fetchval(_BEGIN, move.id, move.attempt, move.bucket, move.epoch, False)
+            state = await target.fetchval(_BEGIN, move.id, move.attempt, move.bucket, move.epoch, True)
+        if not self._copying:
+            for shard in (move.source, move.target):
+                self.pace.calm(shard, await self._probe(shard))
+        if state == "clearing":
+            await self._remove(move, move.target, lambda copied: None)
+        return Prepared(events, size)
+
+    async def copy(self, move: Move, progress: Progress) -> Copied:
+        """Copy, slice by slice, up to the source's head as it is at the beginning."""
+        size, goal = 0, None
+        self._copying += 1
+        try:
+            while True:
+                done = await self._slice(move)
+                goal = done.source_head if goal is None else goal
+                size += done.bytes
+                copied = Copied(done.head, max(goal, done.head), size)
+                progress(copied)
+                if done.head >= goal:
+                    return copied
+        finally:
+            self._copying -= 1
+
+    async def tail(self, move: Move) -> int:
+        """One more round. `Outrun` after some that came no nearer."""
+        tail = self._tails.setdefault(move.id, _Tail())
+        done = await self._slice(move)
+        tail.head, missing = done.head, max(done.source_head - done.head, 0)
+        nearer = tail.missing is None or missing < tail.missing * limits.move_tail_nearer
+        tail.vain = 0 if missing <= limits.move_fence_events_max or nearer else tail.vain + 1
+        tail.missing = missing
+        if tail.vain >= limits.move_tail_rounds_max:
+            del self._tails[move.id]
+            raise Outrun(
+                f"bucket {move.bucket} gets events faster than they can be copied: {missing} were missing after "
+                f"{limits.move_tail_rounds_max} rounds; raise the rate, or try again when there are fewer writes",
+                missing=missing,
+            )
+        return missing
+
+    # The fence
+
+    async def fence(self, move: Move, epoch: Epoch) -> Head:
+        """Stop writes to the bucket at the source, if the target is near enough."""
+        tail = self._tails.get(move.id)
+        if tail is None:
+            async with self._servers.connection(move.target) as target:
+                tail = self._tails[move.id] = _Tail(await target.fetchval(_HEAD, move.bucket) or 0)
+        async with self._servers.connection(move.source) as source:
+            try:
+                row = await source.fetchrow(
+                    _FENCE,
+                    *(move.id, move.attempt, move.bucket, move.epoch, epoch),
+                    tail.head + limits.move_fence_events_max,
+                    limits.move_fence_wait_ms,
+                )
+            except LockNotAvailableError as error:
+                raise FenceTimeout(
+                    f"a transaction holds bucket {move.bucket} for more than {limits.move_fence_wait_ms} ms; not fenced"
+                ) from error
+        return Head(Sequence(row["head"]), row["digest"])
+
+    async def finish(self, move: Move) -> Verification:
+        """Bring what is missing, compare, and write down if it is equal: in one transaction on the target."""
+        async with self._servers.connection(move.source) as source, self._servers.connection(move.target) as target:
+            while (found := await self._finish(move, source, target)) is None:
+                await self._slicer.copy(source, target, move, limits.move_slice_events_max)
+        self._tails.pop(move.id, None)
+        return found
+
+    async def _finish(self, move: Move, source: asyncpg.Connection, target: asyncpg.Connection) -> Verification | None:
+        """None: there are more events than fit into one statement."""
+        who = (move.id, move.attempt, move.bucket)
+        async with target.transaction():
+            head, _, keys_since = await target.fetchrow(POSITION, *who)
+            rest = await source.fetchrow(_REST, *who, head, limits.move_finish_events_max, keys_since)
+            if rest["events"] is None:
+                return None
+            await self._bring(target, move, head, keys_since, rest)
+            tables = await self._compare(target, move, rest)
+            if "idempotency records" in tables:  # a clock was set back, or old ones were forgotten meanwhile
+                rest = await source.fetchrow(_REST, *who, rest["head"], limits.move_finish_events_max, "-infinity")
+                await target.execute(_CARRY, move.bucket, "-infinity", rest["records"], rest["commands"])
+                tables = await self._compare(target, move, rest)
+            if not tables:
+                await target.execute(_VERIFIED, *who)
+        at = Head(Sequence(rest["head"]), rest["digest"])
+        if not tables:
+            return Verification(Verdict.EQUAL, at)
+        found = await comparing.differences(source, target, move.bucket, tables)
+        return Verification(Verdict.DIFFERENT, at, tuple(found))
+
+    async def _bring(
+        self, target: asyncpg.Connection, move: Move, after: int, keys_since: str, rest: asyncpg.Record
+    ) -> None:
+        if rest["events"]:
+            await target.execute(_INSERT, rest["events"])
+            await self._slicer.take_up(target, move.bucket, after, after + len(rest["events"]))
+        await target.execute(_CARRY, move.bucket, keys_since, rest["records"], rest["commands"])
+
+    @staticmethod
+    async def _compare(target: asyncpg.Connection, move: Move, source: asyncpg.Record) -> list[str]:
+        there = await target.fetchrow(comparing.DIGEST, move.bucket)
+        rows, digest = await target.fetchrow(comparing.EVENTS, move.bucket, 0)
+        return comparing.unequal(source, there, (rows, digest), 0)
+
+    # After it
+
+    async def open(self, move: Move, epoch: Epoch) -> None:
+        """The target takes writes."""
+        await self._tell(move.target, _OPEN, move, epoch)
+
+    async def close(self, move: Move, epoch: Epoch) -> None:
+        """The source has moved the bucket away."""
+        await self._tell(move.source, _CLOSE, move, epoch)
+
+    async def bar(self, move: Move) -> bool:
+        """No attempt up to this one opens the target. False: it is open."""
+        return bool(await self._tell(move.target, _BAR, move, False, True))
+
+    async def reopen(self, move: Move, epoch: Epoch) -> None:
+        """The source takes writes again."""
+        self._tails.pop(move.id, None)
+        await self._tell(move.source, _REOPEN, move, epoch)
+
+    async def abort(self, move: Move, progress: Progress = lambda copied: None) -> bool:
+        """End the move on both servers and remove the target's copy. False: the target is open."""
+        self._tails.pop(move.id, None)
+        if not await self._tell(move.target, _BAR, move, True, True):
+            return False
+        await self._tell(move.source, _BAR, move, True, False)
+        await self._remove(move, move.target, progress)
+        return True
+
+    async def clean(self, move: Move, progress: Progress = lambda copied: None) -> Copied:
+        """Remove the source's copy."""
+        return await self._remove(move, move.source, progress)
+
+    # Parts of steps
+
+    async def _tell(self, shard: ShardId, statement: str, move: Move, *arguments: Any) -> Any:
+        async with self._servers.connection(shard) as connection:
+            return await connection.fetchval(statement, move.id, move.attempt, move.bucket, *arguments)
+
+    async def _slice(self, move: Move) -> SliceDone:
+        """The next slice, at the pace of both shards."""
+        await self._listen(move.source, move.target)
+        events = self.pace.slice("events")
+        await self.pace.wait("events")
+        source, target = (dict(self._servers.connect_args(shard)) for shard in (move.source, move.target))
+        done = await self._hands.copy(SliceTask(move, source, target, events))
+        self.pace.spent("events", done.head - done.after)
+        return done
+
+    async def _remove(self, move: Move, shard: ShardId, progress: Progress) -> Copied:
+        """Remove a bucket's rows that nobody reads, a few at a time."""
+        removed = 0
+        while True:
+            rows = self.pace.slice("rows")
+            await self.pace.wait("rows")
+            try:
+                count = await self._tell(shard, _REMOVE, move, rows)
+            except MoveAborted:
+                count = 0
+            self.pace.spent("rows", count)
+            removed += count
+            progress(Copied(removed, removed, 0))
+            if count == 0:
+                return Copied(removed, removed, 0)
+            await self._listen(shard)
+
+    async def _listen(self, *shards: ShardId) -> None:
+        """Probe shards that were not probed lately."""
+        for shard in shards:
+            if self.pace.due(shard):
+                self.pace.heard(shard, await self._probe(shard))
+
+    async def _probe(self, shard: ShardId) -> float:
+        """How long a small commit takes there, in seconds."""
+        async with self._servers.connection(shard) as connection:
+            began = time.monotonic()
+            await connection.execute(_PROBE)
+            return time.monotonic() - began

@@ -1,0 +1,99 @@
+"""Connections of a mover to shards, kept warm, and what their errors mean.
+
+A step takes a connection for itself and gives it back. One that broke, or whose step was cancelled, is not used again.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final
+
+import asyncpg
+
+from denizen import limits
+from denizen.errors import DenizenError, Unavailable
+from denizen.events.lanes import BROKEN, PASSING
+from denizen.events.store import connect
+from denizen.moving.errors import BY_CODE, MoveRefused, NoRoom
+from denizen.sharding.ids import ShardId
+
+REFUSED: Final = "DM001"  # the SQLSTATE of 0003_moves.sql
+_SESSION: Final = {"application_name": "denizen mover", "idle_in_transaction_session_timeout": "60s"}
+ConnectArgs = Callable[[ShardId], Mapping[str, Any]]
+"""The arguments of `asyncpg.connect` for a shard; `Unavailable` for one that is not known here."""
+
+
+class Servers:
+    """The shards, for the steps of moves."""
+
+    def __init__(self, connect_args: ConnectArgs) -> None:
+        self.connect_args = connect_args
+        self._free: dict[ShardId, list[asyncpg.Connection]] = {}
+
+    @asynccontextmanager
+    async def connection(self, shard: ShardId) -> AsyncIterator[asyncpg.Connection]:
+        """A connection to the shard, alone; errors of the server come out as `DenizenError`."""
+        with meaning(shard):
+            connection = await self._take(shard)
+            try:
+                yield connection
+            except asyncpg.PostgresError:
+                self._give(shard, connection)
+                raise
+            except BaseException:
+                connection.terminate()
+                raise
+            self._give(shard, connection)
+
+    async def close(self) -> None:
+        """Close every connection that is not in use."""
+        free, self._free = self._free, {}
+        for connection in (each for group in free.values() for each in group):
+            try:
+                await connection.close(timeout=limits.close_deadline_s)
+            except (*BROKEN, asyncpg.PostgresError):
+                connection.terminate()
+
+    async def _take(self, shard: ShardId) -> asyncpg.Connection:
+        free = self._free.setdefault(shard, [])
+        while free:
+            connection = free.pop()
+            if not connection.is_closed():
+                return connection
+        return await open_connection(self.connect_args(shard))
+
+    def _give(self, shard: ShardId, connection: asyncpg.Connection) -> None:
+        free = self._free.setdefault(shard, [])
+        if connection.is_closed() or connection.is_in_transaction() or len(free) >= limits.move_connections_per_shard:
+            connection.terminate()
+        else:
+            free.append(connection)
+
+
+async def open_connection(connect_args: Mapping[str, Any]) -> asyncpg.Connection:
+    """A connection for the steps of moves; errors as asyncpg gives them."""
+    settings = connect_args.get("server_settings", {}) | _SESSION
+    return await connect(dict(connect_args) | {"server_settings": settings})
+
+
+@contextmanager
+def meaning(shard: ShardId) -> Iterator[None]:
+    """Raise what a server says as the `DenizenError` that it means."""
+    try:
+        yield
+    except DenizenError:
+        raise
+    except asyncpg.PostgresError as error:
+        raise _meaning_of(shard, error) from error
+    except (*BROKEN, asyncio.IncompleteReadError) as error:
+        raise Unavailable(f"shard {shard} does not answer; it may or may not have done the step") from error
+
+
+def _meaning_of(shard: ShardId, error: asyncpg.PostgresError) -> DenizenError:
+    if error.sqlstate == REFUSED:
+        return BY_CODE[error.detail](f"shard {shard}: {error}", shard=shard)
+    if isinstance(error, asyncpg.DiskFullError):
+        return NoRoom(f"the disk of shard {shard} is full", shard=shard)
+    if isinstance(error, (*PASSING, *BROKEN)):
+        return Unavailable(f"shard {shard} did not do the step in time: {type(error).__name__}")
+    return MoveRefused(f"shard {shard} refused the step: {error.sqlstate} {error}", shard=shard)
