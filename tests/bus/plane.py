@@ -16,6 +16,7 @@ from denizen.bus.settings import BusSettings
 from denizen.bus.tasks import end_tasks
 from denizen.events.records import NO_STREAM, Append, NameAction, Outcome, Result
 from denizen.events.store import ShardStore, connect
+from denizen.events.stores import ShardStores
 from denizen.service.router import Router
 from denizen.sharding.bucket_map import BucketMap
 from denizen.sharding.ids import BUCKETS, Bucket, Epoch, mint_user_id
@@ -70,10 +71,10 @@ class Plane:
         self.nats = nats
         self.bus: BusSettings = nats.settings()
         self.hinter = Hinter(self.bus)
-        stores = {
-            shard: ShardStore(shard, database.connect_args, 2, self.hinter.of(shard))
-            for shard, database in self.databases.items()
-        }
+        stores = ShardStores(
+            {shard: database.connect_args for shard, database in self.databases.items()},
+            lambda shard, where: ShardStore(shard, where, 2, self.hinter.of(shard)),
+        )
         self.router = Router(FixedMap(bucket_map), stores, 7)
         self.relays: dict[Relay, asyncio.Task[None]] = {}
         self._listening: list[asyncio.Task[None]] = []

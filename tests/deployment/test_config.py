@@ -43,7 +43,7 @@ def test_lists_in_variables_are_separated_by_commas() -> None:
     ("text", "message"),
     [
         ("[gatway]\n", r"unknown section \[gatway\]; did you mean gateway\?"),
-        ("listen = 1\n", r"unknown section \[listen\]; known are: bus, deployment, gateway, postgres"),
+        ("listen = 1\n", r"unknown section \[listen\]; known are: bus, control, deployment, gateway, postgres"),
         ("gateway = 1\n", r"gateway is a section: write \[gateway\]"),
         ("[gateway]\nlisten_on = ''\n", r"unknown key gateway\.listen_on; did you mean listen\?"),
         ("[gateway\n", "is not valid TOML"),

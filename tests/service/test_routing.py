@@ -9,15 +9,17 @@ import asyncpg
 import pytest
 from msgspec.structs import replace
 
-from denizen.errors import BadDeployment, Moved, Unavailable, UserNotFound
+from denizen.errors import BadDeployment, Moved, Overloaded, Unavailable, UserNotFound
 from denizen.events.appending import AppendWork
+from denizen.events.provisioning import provision
 from denizen.events.store import ShardStore
 from denizen.service.gateway import Gateway
 from denizen.service.sweeper import Sweeper
-from denizen.sharding.bucket_map import BucketMap
+from denizen.sharding.bucket_map import BucketMap, initial_map
 from denizen.sharding.ids import Bucket, Epoch, ShardId, bucket_of
 from denizen.testing.consistency import assert_consistent
-from denizen.testing.gateway import KINDS, SEED, provision_all
+from denizen.testing.gateway import DEPLOYMENT, KINDS, SEED, provision_all
+from denizen.testing.postgres import Database
 from denizen.users.commands import Registration, UserPatch
 from events.proxy import proxied
 
@@ -128,15 +130,130 @@ def _id(gateway: Gateway) -> Any:
     return mint_user_id(bucket_of_ann(gateway), 0)
 
 
-async def test_without_a_newer_map_a_moved_bucket_is_a_clear_error(world: World) -> None:
+async def test_without_a_newer_map_the_shards_tell_where_a_bucket_went(world: World) -> None:
     async with mapped(world) as (gateway, maps):
-        await move(gateway, bucket_of_ann(gateway))
-        for newest in (maps.newest, None):  # a source that fails leaves the last map in use
-            maps.newest = newest
-            with pytest.raises(Moved):
-                await ann(gateway)
+        bucket = bucket_of_ann(gateway)
+        old = gateway.router.map
+        owner = await move(gateway, bucket)
+        maps.newest = None  # it cannot even be read
+        written = (await ann(gateway)).user
+        assert bucket_of(written.id) == bucket
+        for ask in (lambda: gateway.users.find(email("ann@example.com")), lambda: gateway.users.get(written.id)):
+            gateway.router._map = old
+            assert await ask() == written
+            assert gateway.router.map.version == 1
+            assert gateway.router.map.owners[bucket] == owner
+            assert gateway.router.map.epoch_of(bucket) == Epoch(2)
+
+
+async def test_what_shards_said_stays_until_a_map_is_newer(world: World) -> None:
+    async with mapped(world) as (gateway, maps):
+        bucket = bucket_of_ann(gateway)
+        owner = await move(gateway, bucket)
+        await ann(gateway)
+        assert maps.newest is not None
+        other = Bucket((bucket + 1) % 4096)
+        maps.newest = moved_to(maps.newest, other, 1 - maps.newest.owners[other])  # says nothing of this bucket yet
+        await gateway.router._refresh()
+        assert gateway.router.map.version == 2
+        assert gateway.router.map.owners[bucket] == owner
+        maps.newest = moved_to(moved_to(maps.newest, bucket, owner), bucket, 1 - owner)
+        await gateway.router._refresh()
+        assert gateway.router.map.epoch_of(bucket) == Epoch(3)
+        assert gateway.router.map.owners[bucket] == 1 - owner
+
+
+async def test_a_bucket_that_nobody_serves_is_a_clear_error(world: World) -> None:
+    async with mapped(world) as (gateway, _):
+        bucket = bucket_of_ann(gateway)
+        store = gateway.router.store_of(bucket)
+        await sql(store, "update denizen.buckets set state = 'moved' where bucket = $1", bucket)
+        with pytest.raises(Moved):
+            await ann(gateway)
         with pytest.raises(Moved):
             await gateway.users.find(email("ann@example.com"))
+
+
+async def test_a_new_shard_is_used_as_soon_as_the_map_names_it_and_a_removed_one_is_left(world: World) -> None:
+    maps = Maps(initial_map([S1]))
+    await provision_on(world.databases[0], S1, initial_map([S1]).buckets_of(S1))
+    await provision_on(world.databases[1], S2, [])
+    known = {S1: world.databases[0].connect_args}
+    async with Gateway(lambda: known, maps, SEED, KINDS, sweep_grace_s=60.0) as gateway:
+        assert list(gateway.router.stores) == [S1]
+        first = await ann(gateway)
+        bucket = bucket_of(first.user.id)
+        elsewhere = Bucket((bucket + 1) % 4096)
+        assert maps.newest is not None
+        named = replace(maps.newest, version=2, shards=(S1, S2))
+        maps.newest = named
+        await gateway.router._refresh()
+        assert list(gateway.router.stores) == [S1]  # nobody knows yet where it is
+        known[S2] = world.databases[1].connect_args
+        maps.newest = replace(moved_to(named, elsewhere, 1))
+        await gateway.router._refresh()
+        assert list(gateway.router.stores) == [S1, S2]
+        await sql(
+            gateway.router.stores[S2],
+            "insert into denizen.buckets (bucket, epoch, state) values ($1, 2, 'open')",
+            elsewhere,
+        )
+        await gateway.keys.create("a", ["admin"])
+        everything = tuple(1 for _ in range(4096))
+        maps.newest = BucketMap(4, (S2,), tuple(0 for _ in everything), tuple(2 for _ in everything))
+        await gateway.router._refresh()
+        assert list(gateway.router.stores) == [S2]
+        assert [key.name for key in await gateway.keys.list()] == ["a"]
+
+
+async def provision_on(database: Database, shard: ShardId, buckets: list[Bucket]) -> None:
+    connection = await asyncpg.connect(**database.connect_args)
+    try:
+        await provision(connection, DEPLOYMENT, shard, buckets)
+    finally:
+        await connection.close()
+
+
+async def test_held_writes_are_woken_by_the_map_and_ask_the_shards_one_question_at_a_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("denizen.limits.hold_look_s_min", 5.0)  # only the map may wake them
+    async with mapped(world) as (gateway, maps):
+        bucket = bucket_of_ann(gateway)
+        names = [value for value in (f"n{n}@example.com" for n in range(60_000)) if _lives(gateway, value, bucket)][:5]
+        store = gateway.router.store_of(bucket)
+        await sql(store, "update denizen.buckets set state = 'fenced', epoch = 2 where bucket = $1", bucket)
+        held = [asyncio.create_task(gateway.users.register(Registration(email=name), BY)) for name in names]
+        async with asyncio.timeout(5):
+            while gateway.router.held < len(names):
+                await asyncio.sleep(0.005)
+        owner = await move(gateway, bucket)
+        assert maps.newest is not None
+        began = asyncio.get_running_loop().time()
+        await gateway.router._use(moved_to(maps.newest, bucket, owner))
+        written = await asyncio.gather(*held)
+        assert asyncio.get_running_loop().time() - began < 1
+        assert {bucket_of(one.user.id) for one in written} == {bucket}
+        assert gateway.router.held == 0
+
+
+def _lives(gateway: Gateway, value: str, bucket: Bucket) -> bool:
+    return gateway.router.bucket_of_name(email(value)) == bucket
+
+
+async def test_more_held_requests_than_the_bound_are_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("denizen.limits.held_requests_max", 1)
+    async with mapped(world) as (gateway, _):
+        bucket = bucket_of_ann(gateway)
+        names = [value for value in (f"n{n}@example.com" for n in range(60_000)) if _lives(gateway, value, bucket)][:2]
+        store = gateway.router.store_of(bucket)
+        await sql(store, "update denizen.buckets set state = 'fenced' where bucket = $1", bucket)
+        held = [asyncio.create_task(gateway.users.register(Registration(email=name), BY)) for name in names]
+        done, waiting = await asyncio.wait(held, return_when=asyncio.FIRST_COMPLETED)
+        with pytest.raises(Overloaded):
+            done.pop().result()
+        await sql(store, "update denizen.buckets set state = 'open' where bucket = $1", bucket)
+        await waiting.pop()
 
 
 async def test_a_write_is_held_while_its_bucket_is_fenced_and_reads_go_on(world: World) -> None:

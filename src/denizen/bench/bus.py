@@ -21,6 +21,7 @@ from denizen.bus.hints import Hinter
 from denizen.bus.server import NatsServer
 from denizen.events.records import NO_STREAM, Append, Result
 from denizen.events.store import ShardStore, connect
+from denizen.events.stores import ShardStores
 from denizen.service.router import Router
 from denizen.sharding.bucket_map import BucketMap
 from denizen.sharding.ids import BUCKETS, Bucket, mint_user_id
@@ -77,10 +78,10 @@ class Bench:
 
     async def _router(self, stack: AsyncExitStack, *, hints: bool) -> Router:
         hinter = Hinter(self.nats.settings())
-        stores = {
-            shard: ShardStore(shard, arguments, appended=hinter.of(shard) if hints else None)
-            for shard, arguments in self.shards.items()
-        }
+        stores = ShardStores(
+            self.shards,
+            lambda shard, where: ShardStore(shard, where, appended=hinter.of(shard) if hints else None),
+        )
         router = Router(FixedMap(self.map), stores, 7)
         await router.start()
         stack.push_async_callback(router.stop)

@@ -117,7 +117,7 @@ def revoke(key_id: Annotated[str, Parameter(name="ID", help="Key id.")], /, *, c
 
 def on_this_machine(connection: Connection, work: Callable[[KeyRing], Awaitable[T]]) -> T:
     """Do `work` with the keys of the running deployment in the data directory."""
-    from denizen.events.store import ShardStore
+    from denizen.events.stores import ShardStores
 
     deployment = Deployment.load(data_directory(connection.data))
     if holder(deployment.lock_path) is None:
@@ -125,14 +125,10 @@ def on_this_machine(connection: Connection, work: Callable[[KeyRing], Awaitable[
             f"the deployment in {deployment.directory} does not run: start it with `denizen up`, "
             "or give an admin key with --key"
         )
-    shard = next(iter(deployment.shards.values()))
 
     async def do() -> T:
-        store = ShardStore(shard.id, shard.connect_args, lanes=1)
-        await store.start()
-        try:
-            return await work(KeyRing(store))
-        finally:
-            await store.stop()
+        async with ShardStores(deployment.places) as stores:
+            await stores.open(deployment.shard_ids)
+            return await work(KeyRing(stores))
 
     return asyncio.run(do())

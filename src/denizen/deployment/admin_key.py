@@ -4,15 +4,11 @@ from denizen.deployment.layout import Deployment
 
 
 async def create_admin_key(deployment: Deployment) -> str:
-    """Make an admin key on the running first shard; return its secret, which is stored nowhere."""
-    from denizen.events.store import ShardStore  # only a birth needs them
+    """Make an admin key on the running shards; return its secret, which is stored nowhere."""
+    from denizen.events.stores import ShardStores  # only a birth needs them
     from denizen.service.keys import KeyRing
 
-    shard = next(iter(deployment.shards.values()))
-    store = ShardStore(shard.id, shard.connect_args, lanes=1)
-    await store.start()
-    try:
-        _, secret = await KeyRing(store).create("admin", ["admin"])
-    finally:
-        await store.stop()
+    async with ShardStores(deployment.places) as stores:
+        await stores.open(deployment.shard_ids)
+        _, secret = await KeyRing(stores).create("admin", ["admin"])
     return secret

@@ -2,7 +2,8 @@
 
 Every step may be the last before a crash, and is done again by the next start: the database is made if it is missing,
 migrations run once each, and the shard's claim (whose it is, and a row for each bucket it owns) is one transaction.
-After the birth nothing is made anew: a missing database is lost data, and must be said.
+The same makes a shard that joins later, which owns no bucket yet. After that nothing is made anew: a missing database
+is lost data, and must be said.
 """
 
 from collections.abc import Mapping
@@ -36,7 +37,7 @@ async def prepare_shard(deployment: Deployment, shard: ShardServer, bucket_map: 
     try:
         await _check_server(deployment, shard)
         ran = await migrate(shard.connect_args)
-        if not deployment.record.born:
+        if _is_fresh(deployment, shard):
             await _make_shard(deployment, shard, bucket_map)
     except BadDeployment as error:
         raise BadDeployment(f"shard {shard.id}: {error}") from error
@@ -46,11 +47,17 @@ async def prepare_shard(deployment: Deployment, shard: ShardServer, bucket_map: 
     return ran
 
 
+def _is_fresh(deployment: Deployment, shard: ShardServer) -> bool:
+    """Whether the shard is being made: it cannot have lost anything."""
+    record = next(known for known in deployment.record.shards if known.id == shard.id)
+    return record.joining or not (deployment.record.born or record.added)
+
+
 async def _check_server(deployment: Deployment, shard: ShardServer) -> None:
     try:
         connection = await _connect(shard.connect_args)
     except asyncpg.InvalidCatalogNameError:
-        if not shard.managed or deployment.record.born:
+        if not shard.managed or not _is_fresh(deployment, shard):
             raise
         await _create_database(shard.connect_args)
         return
@@ -80,14 +87,15 @@ async def _check_owner(connection: asyncpg.Connection, deployment: Deployment, s
     exists = await connection.fetchval("SELECT to_regclass('denizen.shard') IS NOT NULL")
     if exists and await connection.fetchval("SELECT EXISTS (SELECT FROM denizen.shard)"):
         await check_identity(connection, deployment.id, shard.id)
-    elif deployment.record.born:
+    elif not _is_fresh(deployment, shard):
         raise BadDeployment("its database is empty, but this deployment had data there: restore it from a backup")
 
 
 async def _make_shard(deployment: Deployment, shard: ShardServer, bucket_map: BucketMap) -> None:
     connection = await _connect(shard.connect_args)
     try:
-        await provision(connection, deployment.id, shard.id, bucket_map.buckets_of(shard.id))
+        owned = bucket_map.buckets_of(shard.id) if shard.id in bucket_map.shards else []
+        await provision(connection, deployment.id, shard.id, owned)
         await connection.execute("VACUUM (ANALYZE) denizen.buckets")
     finally:
         await connection.close()

@@ -82,6 +82,12 @@ class BusSection(Struct, frozen=True, forbid_unknown_fields=True):
         return parse_size(self.retention_size)
 
 
+class ControlSection(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[control]`: the control plane, which keeps the bucket map and moves buckets."""
+
+    voters: int = 3
+
+
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """The whole configuration, checked."""
 
@@ -89,6 +95,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     gateway: GatewaySection = field(default_factory=GatewaySection)
     postgres: PostgresSection = field(default_factory=PostgresSection)
     bus: BusSection = field(default_factory=BusSection)
+    control: ControlSection = field(default_factory=ControlSection)
 
 
 SECTIONS: dict[str, type[Struct]] = {
@@ -96,6 +103,7 @@ SECTIONS: dict[str, type[Struct]] = {
     "gateway": GatewaySection,
     "postgres": PostgresSection,
     "bus": BusSection,
+    "control": ControlSection,
 }
 
 
@@ -209,6 +217,8 @@ def _check(config: Config, origins: Mapping[str, str]) -> None:
     if not 20 <= postgres.max_connections <= 10_000:
         raise wrong("postgres.max_connections", postgres.max_connections, "a number from 20 to 10000", origins)
     _check_bus(config.bus, origins)
+    if config.control.voters not in (1, 3, 5):
+        raise wrong("control.voters", config.control.voters, "1, 3 or 5 (3 survive the loss of one)", origins)
     for name in postgres.settings:
         if name in RESERVED_SETTINGS:
             raise wrong("postgres.settings", name, "Denizen decides this setting itself; leave it out", origins)

@@ -1,15 +1,17 @@
 """The data directory: what lies where, and what a process must know to reach the shards.
 
     denizen.toml      configuration, optional, written by people
-    deployment.json   what was decided at birth; written once, and once more when the birth is complete
-    map.json          which shard owns each bucket
+    deployment.json   what was decided at birth, and where each shard is; written again when shards come or go
+    map.json          which shard owns each bucket, as far as this machine knows: a cache of the control plane's map
+    control/1/ ...    the logs of the control plane's voters: its truth
     shards/s1/ ...    PostgreSQL's data directories, of the user it runs as
     read/             the same for the server of the read models; may be lost, they are made anew
     engine/           a copy of PostgreSQL's programs, only where root runs us from a closed directory
     run/              lock, state.json (ports and pids of the running servers), Unix sockets
     logs/             denizen.log, gateway.log, s1.log ...
     bus/              the NATS server's store; may be lost
-    secrets/          the passwords of the PostgreSQL servers and of the bus, and how to reach the bus
+    secrets/          the passwords of the PostgreSQL servers and of the bus, how to reach the bus, and the control
+                      plane's secret
 
 `deployment.json` holds the hash seed: without it no login name is found. Lost ports are found again, a lost seed is
 not; that is why the two are kept apart.
@@ -44,11 +46,18 @@ READ_DIRECTORY = "read"
 
 
 class ShardRecord(Struct, frozen=True, omit_defaults=True):
-    """A shard as decided at birth: a data directory of ours, or the DSN of somebody's server."""
+    """Where a shard is: a data directory of ours, or the DSN of somebody's server.
+
+    `added`: it came after the birth. `joining`: it is being made, so that missing data are no loss yet. `removed`: it
+    was drained and its server stopped; the record keeps its id from being used again.
+    """
 
     id: str
     directory: str | None = None
     dsn: str | None = None
+    added: bool = False
+    joining: bool = False
+    removed: bool = False
 
 
 class DeploymentRecord(Struct, frozen=True):
@@ -105,14 +114,27 @@ class Deployment:
 
     @property
     def shard_ids(self) -> tuple[ShardId, ...]:
-        """The shards' ids in order: s1, s2 …"""
-        return tuple(ShardId(shard.id) for shard in self.record.shards)
+        """The ids of the shards that there are, in order: s1, s2 …"""
+        return tuple(ShardId(shard.id) for shard in self.present)
+
+    @property
+    def present(self) -> tuple[ShardRecord, ...]:
+        """The records of the shards that there are: those that joined too, without the removed ones."""
+        return tuple(shard for shard in self.record.shards if not shard.removed)
 
     @property
     def shards(self) -> dict[ShardId, ShardServer]:
         """Where each shard's database is now; our own servers' ports are known once they have been started."""
         state = self.state()
-        return {ShardId(shard.id): self._server(shard, state) for shard in self.record.shards}
+        return {ShardId(shard.id): self._server(shard, state) for shard in self.present}
+
+    def places(self) -> dict[ShardId, dict[str, Any]]:
+        """How to connect to each shard, read anew from the data directory: shards that came since are in it."""
+        return {shard: server.connect_args for shard, server in Deployment.load(self.directory).shards.items()}
+
+    def control_addresses(self) -> dict[int, str]:
+        """Where the control plane's nodes listen for clients, as the supervisor last wrote it."""
+        return {int(node): f"{HOST}:{process.port}" for node, process in self.state().control.items()}
 
     @property
     def read_connect_args(self) -> dict[str, Any]:
@@ -138,29 +160,21 @@ class Deployment:
                 f"the password of the PostgreSQL servers, {self.password_path}, cannot be read: {error.strerror}"
             ) from error
 
-    @property
-    def bus(self) -> BusSettings | None:
-        """How to reach the bus, as the supervisor last wrote it; None if the deployment has none."""
+    def control_secret(self, *, make: bool = False) -> bytes:
+        """Return the secret of the control plane; with `make` it is drawn if there is none yet."""
+        path = self.directory / "secrets" / "control-secret"
+        if make and not path.exists():
+            write_private(path, secrets.token_urlsafe(32).encode() + b"\n")
         try:
-            return msgspec.json.decode((self.directory / BUS).read_bytes(), type=BusSettings)
-        except FileNotFoundError:
-            return None
-        except (OSError, msgspec.DecodeError) as error:
-            raise BadDeployment(f"{self.directory / BUS} cannot be read ({error}); the next start makes it") from error
+            return path.read_bytes().strip()
+        except OSError as error:
+            raise BadDeployment(f"the control plane's secret, {path}, cannot be read: {error.strerror}") from error
 
-    def write_bus(self, settings: BusSettings | None) -> None:
-        """Write down how to reach the bus, or that there is none."""
-        if settings is None:
-            (self.directory / BUS).unlink(missing_ok=True)
-        else:
-            write_private(self.directory / BUS, msgspec.json.encode(settings))
-
-    def bus_password(self) -> str:
-        """Return the password of our own NATS server; drawn when it is first asked for."""
-        path = self.directory / "secrets" / "nats-password"
-        if not path.exists():
-            write_private(path, secrets.token_urlsafe(24).encode() + b"\n")
-        return path.read_text().strip()
+    def record_shard(self, shard: ShardRecord) -> None:
+        """Write down a shard's record, a new one or instead of the one with the same id."""
+        records = {known.id: known for known in self.record.shards} | {shard.id: shard}
+        self.record = structs.replace(self.record, shards=tuple(records.values()))
+        self._save()
 
     def _server(self, shard: ShardRecord, state: RunState) -> ShardServer:
         if shard.dsn is not None:
@@ -265,7 +279,7 @@ def default_data_directory() -> Path:
 def _make_directories(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        known = {RECORD, "denizen.toml", "run", "logs", "secrets", "shards", "engine", READ_DIRECTORY}
+        known = {RECORD, "denizen.toml", "run", "logs", "secrets", "shards", "engine", "control", READ_DIRECTORY}
         strange = sorted({path.name for path in directory.iterdir() if not path.name.startswith(f".{RECORD}")} - known)
         if strange or any((directory / "shards").glob("*/PG_VERSION")):
             what = strange[0] if strange else "shards with data but no deployment.json"

@@ -5,6 +5,8 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from msgspec import Struct
+
 from denizen import limits
 from denizen.deployment.config import PostgresSection
 from denizen.deployment.layout import READ_DIRECTORY, READ_SERVER, Deployment
@@ -55,6 +57,12 @@ class ShardProcess(Server):
         )
 
 
+class _Common(Struct, frozen=True):
+    account: Account | None
+    binaries: Binaries
+    sockets: Path | None
+
+
 class Servers:
     """All servers of the deployment that are ours, the shards' and that of the read models."""
 
@@ -65,31 +73,68 @@ class Servers:
         """
         self.deployment = deployment
         self.processes: list[ShardProcess] = []
-        managed = {shard.id: shard.directory for shard in deployment.record.shards if shard.directory is not None}
+        self._config = config
+        self._made: _Common | None = None
+        managed = {shard.id: shard.directory for shard in deployment.present if shard.directory is not None}
         if read:
             managed[READ_SERVER] = READ_DIRECTORY
-        if not managed:
-            return
-        self.account = choose_account(config.run_as)
-        require_entry(deployment.directory / "shards", self.account)
-        found = find_binaries(Path(config.bin) if config.bin else None)
-        self.binaries = reachable_binaries(found, self.account, deployment.directory / "engine")
-        sockets = _socket_directory(deployment, self.account)
-        settings = _settings(config, len(managed), self.binaries)
-        last = deployment.state().shards
         for name, directory in managed.items():
-            plan = ServerPlan(
-                name=name,
-                data=deployment.directory / directory,
-                log=deployment.logs / f"{name}.log",
-                binaries=self.binaries,
-                account=self.account,
-                password=deployment.password(),
-                settings=settings,
-                socket_directory=sockets,
-                port=last[name].port if name in last else 0,
-            )
-            self.processes.append(ShardProcess(plan))
+            self.processes.append(ShardProcess(self._plan(name, directory, len(managed))))
+
+    @property
+    def binaries(self) -> Binaries:
+        """PostgreSQL's programs that these servers run on."""
+        return self._common().binaries
+
+    def _common(self) -> "_Common":
+        """What all servers share, found when the first one needs it."""
+        if self._made is None:
+            account = choose_account(self._config.run_as)
+            require_entry(self.deployment.directory / "shards", account)
+            found = find_binaries(Path(self._config.bin) if self._config.bin else None)
+            binaries = reachable_binaries(found, account, self.deployment.directory / "engine")
+            self._made = _Common(account, binaries, _socket_directory(self.deployment, account))
+        return self._made
+
+    def _plan(self, name: str, directory: str, servers: int) -> ServerPlan:
+        """How a server runs that is one of so many."""
+        common, last = self._common(), self.deployment.state().shards
+        return ServerPlan(
+            name=name,
+            data=self.deployment.directory / directory,
+            log=self.deployment.logs / f"{name}.log",
+            binaries=common.binaries,
+            account=common.account,
+            password=self.deployment.password(),
+            settings=_settings(self._config, servers, common.binaries),
+            socket_directory=common.sockets,
+            port=last[name].port if name in last else 0,
+        )
+
+    async def add(self, name: str, directory: str) -> ShardProcess:
+        """Make the server if its data directory is missing, and start it. Repeating it changes nothing."""
+        known = next((process for process in self.processes if process.name == name), None)
+        if known is not None:
+            return known
+        process = ShardProcess(self._plan(name, directory, len(self.processes) + 1))
+        if not process.plan.data.exists():
+            await self.initialise([process])
+        process.start(frozenset(other.plan.port for other in self.processes))
+        try:
+            await process.ready()
+        except BaseException:
+            process.stop(0)
+            raise
+        self.processes.append(process)
+        return process
+
+    async def remove(self, name: str, seconds: float = limits.server_stop_s) -> None:
+        """Stop one server for good. Repeating it changes nothing."""
+        for process in [process for process in self.processes if process.name == name]:
+            process.begin_stop()
+            await until(lambda process=process: process.pid is None, seconds)  # type: ignore[misc]
+            process.stop(0)
+            self.processes.remove(process)
 
     def missing(self) -> list[ShardProcess]:
         """Return the servers that have no data directory yet.
@@ -98,7 +143,8 @@ class Servers:
         missing are made anew: they hold nothing that the shards do not have.
         """
         missing = [process for process in self.processes if not process.plan.data.exists()]
-        lost = [process for process in missing if process.name != READ_SERVER]
+        replaceable = {READ_SERVER, *(shard.id for shard in self.deployment.present if shard.joining)}
+        lost = [process for process in missing if process.name not in replaceable]
         if lost and self.deployment.record.born:
             raise BadDeployment(
                 f"{lost[0].plan.data} is missing: the data of shard {lost[0].name} are gone; "
@@ -109,7 +155,7 @@ class Servers:
     async def initialise(self, missing: Iterable[ShardProcess]) -> None:
         """Run `initdb` for each of the servers, side by side."""
         clusters = [
-            NewCluster(p.plan.data, binaries=self.binaries, account=self.account, password=p.plan.password)
+            NewCluster(p.plan.data, binaries=self.binaries, account=p.plan.account, password=p.plan.password)
             for p in missing
         ]
         try:
@@ -146,7 +192,7 @@ class Servers:
 
 def stop_leftovers(deployment: Deployment) -> list[str]:
     """Stop servers of a deployment whose supervisor is gone; return their names."""
-    managed = {shard.id: shard.directory for shard in deployment.record.shards if shard.directory is not None}
+    managed = {shard.id: shard.directory for shard in deployment.present if shard.directory is not None}
     managed[READ_SERVER] = READ_DIRECTORY
     return [name for name, directory in managed.items() if clear_leftovers(deployment.directory / directory)]
 

@@ -44,6 +44,15 @@ class ProcessState(Struct, frozen=True):
     port: int | None = None
 
 
+class ControlNodeState(Struct, frozen=True):
+    """A node of the control plane: where the other nodes reach it, and where clients do."""
+
+    raft_port: int
+    port: int
+    pid: int | None = None
+    restarts: int = 0
+
+
 class RunState(Struct, frozen=True):
     """Everything that the supervisor runs; empty before the first start."""
 
@@ -55,6 +64,7 @@ class RunState(Struct, frozen=True):
     gateway: GatewayState | None = None
     bus: ProcessState | None = None
     processes: dict[str, ProcessState] = {}
+    control: dict[str, ControlNodeState] = {}  # by the node's number
 
 
 def read_state(path: Path) -> RunState:

@@ -7,6 +7,7 @@ from denizen import limits
 from denizen.bus.hints import Hinter
 from denizen.bus.settings import BusSettings
 from denizen.events.store import ShardStore
+from denizen.events.stores import Places, ShardStores
 from denizen.service.keys import KeyRing
 from denizen.service.login_names import LoginNames
 from denizen.service.router import Router
@@ -20,13 +21,13 @@ from denizen.users.login_names import LoginNameKind
 class Gateway:
     """Stores, router, login names, sweeper, keys and the user service over them.
 
-    `shards` gives the arguments of `asyncpg.connect` for each shard; the first one keeps the API keys. With a `bus`,
-    relays are told at once what was written; without, they find it a moment later.
+    `shards` gives the arguments of `asyncpg.connect` for each shard, or is asked for them whenever the map names one
+    that is not known yet. With a `bus`, relays are told at once what was written; without, they find it a moment later.
     """
 
     def __init__(
         self,
-        shards: Mapping[ShardId, dict[str, Any]],
+        shards: Mapping[ShardId, dict[str, Any]] | Places,
         source: MapSource,
         hash_seed: int,
         kinds: frozenset[LoginNameKind],
@@ -36,14 +37,14 @@ class Gateway:
         bus: BusSettings | None = None,
     ) -> None:
         self._hinter = Hinter(bus) if bus else None
-        stores = {
-            shard: ShardStore(shard, arguments, lanes, self._hinter.of(shard) if self._hinter else None)
-            for shard, arguments in shards.items()
-        }
-        self.router = Router(source, stores, hash_seed)
+
+        def open_store(shard: ShardId, arguments: dict[str, Any]) -> ShardStore:
+            return ShardStore(shard, arguments, lanes, self._hinter.of(shard) if self._hinter else None)
+
+        self.router = Router(source, ShardStores(shards, open_store), hash_seed)
         self.names = LoginNames(self.router, kinds)
         self.sweeper = Sweeper(self.router, self.names, sweep_grace_s)
-        self.keys = KeyRing(next(iter(stores.values())))
+        self.keys = KeyRing(self.router.stores)
         self.users = UserService(self.router, self.names, kinds)
         self.kinds = kinds
 

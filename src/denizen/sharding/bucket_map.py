@@ -49,6 +49,28 @@ class BucketMap(Struct, frozen=True):
         index = self.shards.index(shard)
         return [Bucket(bucket) for bucket, owner in enumerate(self.owners) if owner == index]
 
+    def corrected(self, places: Mapping[Bucket, tuple[ShardId, Epoch]]) -> "BucketMap":
+        """This map with what shards said of some buckets, where that is newer. The version stays: any newer map wins."""
+        owners, epochs, index = list(self.owners), list(self.epochs), {s: i for i, s in enumerate(self.shards)}
+        for bucket, (shard, epoch) in places.items():
+            if shard in index and epoch > epochs[bucket]:
+                owners[bucket], epochs[bucket] = index[shard], epoch
+        return BucketMap(self.version, self.shards, tuple(owners), tuple(epochs))
+
+    def changed_from(self, other: "BucketMap") -> set[Bucket]:
+        """The buckets that are elsewhere, or at another epoch, in this map than in the other one."""
+        same = self.shards == other.shards
+        return {
+            Bucket(bucket)
+            for bucket in range(BUCKETS)
+            if self.epochs[bucket] != other.epochs[bucket]
+            or (
+                self.owners[bucket] != other.owners[bucket]
+                if same
+                else self.shards[self.owners[bucket]] != other.shards[other.owners[bucket]]
+            )
+        }
+
 
 def initial_map(shards: Sequence[ShardId]) -> BucketMap:
     """The first map of a deployment: as even as 4,096 buckets allow, each at epoch 1."""

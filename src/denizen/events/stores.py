@@ -1,0 +1,80 @@
+"""The shards that a process uses: opened when the map first names them, closed when it names them no longer.
+
+Where a shard is, is asked only then (`Places`), so a process learns of new shards without a restart.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Self
+
+import structlog
+
+from denizen.errors import DenizenError
+from denizen.events.store import ShardStore
+from denizen.sharding.ids import ShardId
+
+Arguments = dict[str, Any]
+Places = Callable[[], Mapping[ShardId, Arguments]]
+"""Where each shard is now: the arguments of `asyncpg.connect`."""
+
+Open = Callable[[ShardId, Arguments], ShardStore]
+_log = structlog.get_logger()
+
+
+def places_of(shards: Mapping[ShardId, Arguments] | Places) -> Places:
+    """The places of shards that are known beforehand, or that are asked for."""
+    return shards if callable(shards) else lambda: shards
+
+
+class ShardStores(Mapping[ShardId, ShardStore]):
+    """Started stores, by shard. `open` before the map that names a shard is used, `close` after."""
+
+    def __init__(self, places: Mapping[ShardId, Arguments] | Places, open: Open = ShardStore) -> None:
+        self._places = places_of(places)
+        self._open = open
+        self._stores: dict[ShardId, ShardStore] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def __getitem__(self, shard: ShardId) -> ShardStore:
+        return self._stores[shard]
+
+    def __iter__(self) -> Iterator[ShardId]:
+        return iter(list(self._stores))
+
+    def __len__(self) -> int:
+        return len(self._stores)
+
+    async def open(self, named: Iterable[ShardId]) -> bool:
+        """Open the shards that are not open yet; whether all of them are open now."""
+        lacking = [shard for shard in named if shard not in self._stores]
+        if not lacking:
+            return True
+        try:
+            places = self._places()
+        except (DenizenError, OSError) as error:
+            _log.warning("shards_not_found", shards=lacking, error=str(error))
+            return False
+        for shard in lacking:
+            if shard in places:
+                store = self._open(shard, dict(places[shard]))
+                await store.start()
+                self._stores[shard] = store
+        return all(shard in self._stores for shard in lacking)
+
+    def close(self, named: Iterable[ShardId]) -> None:
+        """Begin to close the shards that are not named any more; what they have queued is finished."""
+        for shard in self._stores.keys() - set(named):
+            task = asyncio.get_running_loop().create_task(self._stores.pop(shard).stop())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    async def stop(self) -> None:
+        """Finish what is queued, and close everything."""
+        stores, self._stores = self._stores, {}
+        await asyncio.gather(*(store.stop() for store in stores.values()), *self._closing)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
