@@ -24,6 +24,7 @@ from denizen.api.shapes import (
     UserPage,
     WrittenUser,
 )
+from denizen.client.operations import Operations
 from denizen.client.retrying import RetryPolicy
 from denizen.client.transport import Answer, Call, Transport
 from denizen.limits import page_users_default
@@ -39,13 +40,14 @@ class Client:
 
     Methods raise `denizen.client.Problem`s. Writes take an `idempotency_key`, drawn if none is given, and are
     repeated under it when they may be; `if_version` makes a command depend on the user's version. `timeout_s` is for
-    one attempt.
+    one attempt. `operations` is for operators.
     """
 
     def __init__(
         self, url: str, key: str | None = None, *, retries: RetryPolicy = _DEFAULT_RETRIES, timeout_s: float = 30.0
     ) -> None:
         self._transport = Transport(url, key, retries, timeout_s)
+        self.operations = Operations(self._transport)
 
     async def __aenter__(self) -> "Client":
         return self
