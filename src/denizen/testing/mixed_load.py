@@ -40,9 +40,11 @@ class Verdict(Struct, frozen=True):
 class MixedLoad(Ledger):
     """Clients that never leave an outcome open, and must never be refused nor meet an error."""
 
-    def __init__(self, url: str, key: str, *, seed: int = 1, batches: float = 0.05) -> None:
+    def __init__(self, url: str, key: str, *, seed: int = 1, batches: float = 0.05, pause_s: float = 0.0) -> None:
+        """`pause_s`: how long each client thinks after a write, so that the load is steady and not all there can be."""
         super().__init__(url, key, seed=seed, abandon=0.0)
         self._batch_chance = batches
+        self._pause_s = pause_s
         self.reads = 0
         self.batches = 0
         self.imported: list[str] = []
@@ -66,6 +68,9 @@ class MixedLoad(Ledger):
             shown = {field: (reply or {}).get(field) for field in certain}
             if status != 200 or shown != certain:
                 self.wrong.append(f"{path} answered {status} {shown} after {certain} was acknowledged")
+
+        if self._pause_s:
+            await asyncio.sleep(self._pause_s * (0.5 + self._random.random()))
 
     async def _batch(self, session: aiohttp.ClientSession) -> None:
         """Sign up many at once, under one key, and read them together."""
