@@ -213,7 +213,9 @@ control_election_ms = 500  # a lost leader is replaced within about twice that
 control_propose_s = 5.0
 control_patience_s = 10.0  # how long a caller waits for a leader
 control_retry_s = 0.05
-control_wait_s = 5.0  # of one long poll; then the next node is asked, lest one cut off from the others is believed for long
+control_wait_s = (
+    5.0  # of one long poll; then the next node is asked, lest one cut off from the others is believed for long
+)
 control_connect_s = 2.0
 control_request_s = 8.0
 control_answer_bytes_max = 16 << 20
@@ -223,7 +225,9 @@ control_lead_retry_s = 1.0  # after the leader's work ended by a defect
 control_start_s = 20.0
 control_stop_s = 10.0
 agent_retry_s = 2.0
-agent_farewell_s = 2.0  # from a shard's removal to the stop of its server: whoever still asks it has learnt of it by then
+agent_farewell_s = (
+    2.0  # from a shard's removal to the stop of its server: whoever still asks it has learnt of it by then
+)
 control_map_retry_s = 0.2  # between two looks for a map while no control node answers
 
 # Operators

@@ -20,8 +20,8 @@ app = App(
     name="logs",
     help="Show the last lines that a deployment's processes logged.",
     help_epilogue="""
-Sources: denizen (the supervisor), gateway, nats, relay, projector, read1, each shard by its name;
-all of them if none is named.
+Sources: denizen (the supervisor), gateway, nats, relay, projector, control-1 …, read1, each shard
+by its name; all of them if none is named.
 
 Examples:
 
@@ -61,7 +61,8 @@ def logs(
 
 def _paths(deployment: Deployment, sources: Iterable[str]) -> dict[str, Path]:
     managed = [shard.id for shard in deployment.record.shards if shard.directory is not None]
-    known = ["denizen", "gateway", "nats", *PROCESSES, READ_SERVER, *managed]
+    voters = sorted(path.stem for path in deployment.logs.glob("control-*.log"))
+    known = ["denizen", "gateway", "nats", *PROCESSES, *voters, READ_SERVER, *managed]
     chosen = list(dict.fromkeys(sources)) or known
     for source in chosen:
         if source not in known:

@@ -45,6 +45,7 @@ app.command(
 app.command(
     "denizen.cli.replay:app", name="replay", help="Make a read model anew from all events, beside the live one."
 )
+app.command("denizen.cli.control:app", name="control", help="Run one voter of the control plane.")
 app.command("denizen.cli.relay:app", name="relay", help="Publish a deployment's events, as a process of its own.")
 
 

@@ -1,9 +1,11 @@
 """The one process that owns a deployment's servers: it starts them in order, keeps them running, and stops them.
 
-    start   lock → PostgreSQL servers (side by side) → databases and migrations (side by side) → bus → gateway
-            → event processes → ready
-    keep    a server or process that ends by itself is started again, at once at first, then less often
-    stop    gateway (finishes its requests) → event processes → PostgreSQL servers (fast shutdown) → bus → lock
+    start   lock → control plane (nobody waits for it) → PostgreSQL servers (side by side) → databases and migrations
+            (side by side) → bus → gateway → event processes → at the birth: the control plane is founded → ready
+    keep    a server or process that ends by itself is started again, at once at first, then less often;
+            the agent makes servers of shards that join, and stops those of shards that leave
+    stop    agent → gateway (finishes its requests) → event processes → control plane → PostgreSQL servers (fast
+            shutdown) → bus → lock
 
 It owns them by the operating system's means: they are its children, and the kernel ends them if it is killed. What a
 killed supervisor left all the same (elsewhere than Linux) is stopped by the next start.
@@ -13,24 +15,27 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from msgspec import Struct, structs
 
 from denizen import __version__
 from denizen.deployment.admin_key import create_admin_key
+from denizen.deployment.agent import Agent
 from denizen.deployment.birth import ensure_map, prepare_shard
 from denizen.deployment.config import Config
+from denizen.deployment.control_plane import ControlPlane
 from denizen.deployment.event_plane import EventPlane
 from denizen.deployment.gateway import GatewayProcess, stop_leftover_gateway
 from denizen.deployment.keeping import Child, keep_running
-from denizen.deployment.layout import Deployment
+from denizen.deployment.layout import Deployment, ShardRecord
 from denizen.deployment.lock import DirectoryLock
 from denizen.deployment.read_side import prepare_read
 from denizen.deployment.servers import Servers
 from denizen.deployment.state import write_state
+from denizen.errors import BadDeployment, DenizenError
 
 
 class Ready(Struct, frozen=True):
@@ -68,16 +73,22 @@ class Supervisor:
     """Runs one deployment from `run`'s call to its return."""
 
     def __init__(self, deployment: Deployment, config: Config, narrator: Narrator, *, gateway: bool = True) -> None:
-        """Prepare; without `gateway` only the PostgreSQL servers run."""
+        """Prepare; without `gateway` only the PostgreSQL servers run.
+
+        Raises `BadConfiguration` if this deployment's control plane was founded otherwise.
+        """
         self.deployment = deployment
         self.config = config
         self.narrator = narrator
         self.gateway = GatewayProcess(deployment, config.gateway) if gateway else None
         self.events = EventPlane(deployment, config.bus) if gateway and config.bus.enabled else None
+        self.control = ControlPlane(deployment, config.control, self._write_state) if gateway else None
+        self.agent = Agent(deployment, self.control.client, self, self._tell) if self.control else None
         self.servers: Servers | None = None
         self._stopping = asyncio.Event()
         self._signals = 0
-        self._keepers: list[asyncio.Task[None]] = []
+        self._keepers: dict[str, asyncio.Task[None]] = {}
+        self._defect: asyncio.Future[None]  # made with the loop
         # The last ports are kept until there are new ones.
         self._state = structs.replace(
             deployment.state(), pid=os.getpid(), version=__version__, started_at=datetime.now(UTC), ready=False
@@ -104,6 +115,7 @@ class Supervisor:
             self.gateway.kill()
 
     async def _serve(self) -> None:
+        self._defect = asyncio.get_running_loop().create_future()
         starting = asyncio.create_task(self._start())
         stopping = asyncio.create_task(self._stopping.wait())
         try:
@@ -112,9 +124,9 @@ class Supervisor:
                 starting.result()
                 await self._keep(stopping)
         finally:
-            for task in (starting, stopping, *self._keepers):
+            for task in (tasks := [starting, stopping, *self._keepers.values()]):
                 task.cancel()
-            await asyncio.gather(starting, stopping, *self._keepers, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             await self._stop()
 
     async def _start(self) -> None:
@@ -124,6 +136,8 @@ class Supervisor:
             self.narrator.note(f"a gateway left by an earlier start (pid {leftover}) was stopped")
         if self.gateway:
             self.gateway.choose_port()
+        if self.control:
+            await self.control.start()
         await self._start_servers()
         await self._prepare_shards()
         await self._start_bus()
@@ -134,6 +148,8 @@ class Supervisor:
             self.narrator.done(f"Gateway on {self.gateway.running_state().url}")
         if self.events:
             await self.events.start_processes()
+        if self.agent and not self.deployment.record.born:
+            await self._found_control_plane(self.agent)
         self._write_state(ready=True)
         self.narrator.ready(
             Ready(
@@ -147,6 +163,16 @@ class Supervisor:
         )
         if not self.deployment.record.born:
             self.deployment.mark_born()  # after the key was shown: a start killed before makes another
+
+    async def _found_control_plane(self, agent: Agent) -> None:
+        """At the birth, wait for it; later the agent does what is left to be done."""
+        self.narrator.step("Founding the control plane")
+        try:
+            await agent.found()
+        except DenizenError as error:
+            self.narrator.note(f"the control plane is not founded yet ({error}); the agent goes on trying")
+        else:
+            self.narrator.done("Control plane founded")
 
     async def _start_servers(self) -> None:
         self.servers = Servers(self.deployment, self.config.postgres, read=self.events is not None)
@@ -193,21 +219,66 @@ class Supervisor:
             children.append(self.gateway)
         if self.events:
             children += self.events.children
-        self._keepers = [asyncio.create_task(keep_running(child, self._note)) for child in children]
-        ended, _ = await asyncio.wait({stopping, *self._keepers}, return_when=asyncio.FIRST_COMPLETED)
-        for task in ended:
-            task.result()  # a keeper ends only by a defect, which must not pass silently
+        if self.control:
+            children += self.control.nodes
+        for child in children:
+            self._keep_child(child)
+        if self.agent:
+            self._own("agent", self.agent.run())
+        either: list[asyncio.Future[Any]] = [stopping, self._defect]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if self._defect.done():
+            self._defect.result()
+
+    def _keep_child(self, child: Child) -> None:
+        if child.name not in self._keepers:
+            self._own(child.name, keep_running(child, self._note))
+
+    def _own(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Do this until the end; if it ends before, by a defect, that must not pass silently."""
+        task = self._keepers[name] = asyncio.create_task(work, name=name)
+
+        def ended(task: "asyncio.Task[None]") -> None:
+            if not task.cancelled() and (error := task.exception()) and not self._defect.done():
+                self._defect.set_exception(error)
+
+        task.add_done_callback(ended)
+
+    # What the agent asks for
+
+    async def start_server(self, record: ShardRecord) -> None:
+        """Have the shard's server run, and keep it running."""
+        if self.servers is None or record.directory is None:
+            raise BadDeployment(f"shard {record.id} cannot be started here")
+        if record.id not in self._keepers:
+            self.narrator.note(f"shard {record.id} joins: its server is being started")
+        self._keep_child(await self.servers.add(record.id, record.directory))
+        self._write_state(ready=True)
+
+    async def stop_server(self, record: ShardRecord) -> None:
+        """Stop the shard's server, and no longer keep it running."""
+        keeper = self._keepers.pop(record.id, None)
+        if keeper is not None:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
+        if self.servers is not None:
+            await self.servers.remove(record.id)
+        self._write_state(ready=True)
+
+    def _tell(self, text: str) -> None:
+        self.narrator.note(text)
 
     def _note(self, text: str) -> None:
         before = self._ports()
         self._write_state(ready=True)
         self.narrator.note(text)
-        if self._ports() != before:
+        after = self._ports()
+        if any(after[name] != port for name, port in before.items() if name in after):
             self._restart_dependents()
 
-    def _ports(self) -> list[int | None]:
-        servers = [server.port for server in self._state.shards.values()]
-        return [*servers, self._state.bus.port if self._state.bus else None]
+    def _ports(self) -> dict[str, int | None]:
+        ports: dict[str, int | None] = {name: server.port for name, server in self._state.shards.items()}
+        return ports | {"bus": self._state.bus.port if self._state.bus else None}
 
     def _restart_dependents(self) -> None:
         """They hold addresses that are no longer right; their keepers start them again."""
@@ -224,6 +295,10 @@ class Supervisor:
             self.narrator.done("Gateway stopped")
         if self.events:
             await self.events.stop_processes()
+        if self.control and any(node.pid for node in self.control.nodes):
+            self.narrator.step("Stopping the control plane")
+            await self.control.stop()
+            self.narrator.done("Control plane stopped")
         if self.servers and any(process.pid for process in self.servers.processes):
             self.narrator.step("Stopping PostgreSQL")
             await self.servers.stop()
@@ -246,6 +321,8 @@ class Supervisor:
             self._state = structs.replace(self._state, bus=bus, processes=processes)
         else:
             self._state = structs.replace(self._state, bus=None, processes={})
+        if self.control:
+            self._state = structs.replace(self._state, control=self.control.states())
         write_state(self.deployment.state_path, self._state)
 
 

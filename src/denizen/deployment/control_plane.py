@@ -1,0 +1,147 @@
+"""The control plane as children of the supervisor: its voters, each a process `denizen control`.
+
+They are the first to be started and the last but the servers to be stopped, and nobody waits for them: the data plane
+serves with its last map without them. Each has two ports, one for the other voters and one for clients, that are
+found once and then kept, for the voters tell each other where they are.
+"""
+
+import asyncio
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+
+from denizen import limits
+from denizen.control.wire import NodeStatus
+from denizen.deployment.config import ControlSection
+from denizen.deployment.control_access import client_of
+from denizen.deployment.layout import Deployment
+from denizen.deployment.state import ControlNodeState
+from denizen.deployment.waiting import until
+from denizen.errors import BadConfiguration, BadDeployment
+from denizen.postgres.ports import find_port, is_free
+from denizen.postgres.processes import spawn
+from denizen.postgres.server import HOST, open_log
+
+
+class ControlProcess:
+    """One voter under supervision."""
+
+    def __init__(self, node: int, deployment: Deployment, move: Callable[["ControlProcess"], None]) -> None:
+        """`move` gives the node other ports; it is called before a start if somebody else has taken one of its own."""
+        self.node = node
+        self.name = f"control-{node}"
+        self.restarts = 0
+        self.raft_port = self.port = 0
+        self._deployment = deployment
+        self._move = move
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process id, while it runs."""
+        return self._process.pid if self._process and self._process.poll() is None else None
+
+    @property
+    def exit_code(self) -> int | None:
+        """How the process ended; None while it runs or before its start."""
+        return self._process.poll() if self._process else None
+
+    async def launch(self) -> None:
+        """Start the process; it serves a moment later."""
+        if not (is_free(self.raft_port) and is_free(self.port)):
+            self._move(self)
+        command = [sys.executable, "-P", "-m", "denizen", "control", "--data", str(self._deployment.directory)]
+        with open_log(self._deployment.logs / f"{self.name}.log") as log:
+            self._process = spawn([*command, "--node", str(self.node)], log=log)
+
+    def begin_stop(self) -> None:
+        """Ask the process to hand its work on and end."""
+        if self._process is not None and self.pid is not None:
+            self._process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the process at once."""
+        if self._process is not None and self.pid is not None:
+            self._process.kill()
+
+    def wait(self) -> None:
+        """Wait for the end of the process."""
+        if self._process is not None:
+            self._process.wait()
+
+    def running_state(self) -> ControlNodeState:
+        """Return what other processes need to know."""
+        return ControlNodeState(raft_port=self.raft_port, port=self.port, pid=self.pid, restarts=self.restarts)
+
+
+class ControlPlane:
+    """All voters, started and stopped together."""
+
+    def __init__(self, deployment: Deployment, config: ControlSection, write_state: Callable[[], None]) -> None:
+        """`write_state` writes down where the voters are; it is called before one of them is started.
+
+        Raises `BadConfiguration` if the control plane was founded with another number of voters.
+        """
+        self._deployment = deployment
+        self._write_state = write_state
+        founded = len(list((deployment.directory / "control").glob("[0-9]*")))
+        if founded not in (0, config.voters):
+            raise BadConfiguration(
+                f"control.voters = {config.voters}: the control plane in {deployment.directory} was founded with "
+                f"{founded} voters; leave the number as it was",
+                key="control.voters",
+            )
+        self.nodes = [ControlProcess(node, deployment, self._move) for node in range(1, config.voters + 1)]
+        self.client = client_of(deployment)
+
+    async def start(self) -> None:
+        """Start every voter, without waiting for them."""
+        self._deployment.control_secret(make=True)
+        last = self._deployment.state().control
+        for node in self.nodes:
+            known = last.get(str(node.node))
+            node.raft_port = find_port(known.raft_port if known else None, host=HOST, taken=self._ports())
+            node.port = find_port(known.port if known else None, host=HOST, taken=self._ports())
+        for node in self.nodes:
+            directory = self._deployment.directory / "control" / str(node.node)
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._write_state()
+        for node in self.nodes:
+            await node.launch()
+
+    async def wait_leader(self, seconds: float = limits.control_start_s) -> NodeStatus:
+        """Wait until a voter leads. Raises `BadDeployment` with the logs' places if none does."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        while loop.time() < deadline:
+            for status in await self.client.status():
+                if status.role == "leader":
+                    return status
+            await asyncio.sleep(limits.control_retry_s)
+        raise BadDeployment(f"the control plane has no leader after {seconds:.0f} s; see `denizen logs control-1`")
+
+    async def stop(self) -> None:
+        """Stop every voter, side by side."""
+        for node in self.nodes:
+            node.begin_stop()
+        await until(lambda: all(node.pid is None for node in self.nodes), limits.control_stop_s)
+        for node in self.nodes:
+            node.kill()
+            node.wait()
+
+    def states(self) -> dict[str, ControlNodeState]:
+        """Where the voters are."""
+        return {str(node.node): node.running_state() for node in self.nodes if node.port}
+
+    def _ports(self) -> frozenset[int]:
+        return frozenset(port for node in self.nodes for port in (node.raft_port, node.port) if port)
+
+    def _move(self, moved: ControlProcess) -> None:
+        """Somebody took this voter's ports: it gets others, and the other voters begin again to learn of it."""
+        moved.raft_port = find_port(taken=self._ports())
+        moved.port = find_port(taken=self._ports())
+        self._write_state()
+        for node in self.nodes:
+            if node is not moved:
+                node.kill()
