@@ -41,6 +41,15 @@ SETTINGS: Final = {
 Row = tuple[int, lines.Raw, bytes]  # line, document, itself
 
 
+class _Round:
+    """People of one round, their names elsewhere, and by line the documents and raw rows that they come from."""
+
+    def __init__(self) -> None:
+        self.people: list[Person] = []
+        self.names: list[Name] = []
+        self.raws: dict[int, tuple[lines.Raw, bytes]] = {}
+
+
 class Worker:
     """Everything that a worker has; `open` it, then give it windows."""
 
@@ -74,18 +83,24 @@ class Worker:
         """Import a window; its rows are durable when this returns."""
         report = Report(window.first_line, window.lines, problems=[])
         rows = self._rows(window, report)
-        while True:
-            people, names, raws = self._take(rows, report)
-            if not people:
-                break
-            if self._dry_run is not None:
-                await self._dry_run.look(people, names)
-            else:
-                await self._rounds.write(people, names)
-                self._adapt()
-            await self._tell(people, raws, report)
+        made = await self._take(rows, report)
+        while made.people:
+            writing = asyncio.ensure_future(self._write(made))
+            try:
+                following = await self._take(rows, report)  # while the servers work
+            finally:
+                await writing
+            await self._tell(made, report)
+            made = following
         report.rejected = sum(not problem.conflict for problem in report.problems)
         return report
+
+    async def _write(self, made: _Round) -> None:
+        if self._dry_run is not None:
+            await self._dry_run.look(made.people, made.names)
+        else:
+            await self._rounds.write(made.people, made.names)
+            self._adapt()
 
     def _rows(self, window: Window, report: Report) -> Iterator[Row]:
         plan = self._plan
@@ -100,13 +115,9 @@ class Worker:
             else:
                 yield line, document, raw
 
-    def _take(
-        self, rows: Iterator[Row], report: Report
-    ) -> tuple[list[Person], list[Name], dict[int, tuple[lines.Raw, bytes]]]:
+    async def _take(self, rows: Iterator[Row], report: Report) -> _Round:
         """People of the next rows, as many as a round has."""
-        people: list[Person] = []
-        names: list[Name] = []
-        raws: dict[int, tuple[lines.Raw, bytes]] = {}
+        made = _Round()
         for line, document, raw in rows:
             report.rows += 1
             try:
@@ -115,12 +126,14 @@ class Worker:
             except Rejected as rejected:
                 report.problems.append(_problem(line, rejected, raw))
                 continue
-            people.append(person)
-            names += elsewhere
-            raws[line] = (document, raw)
-            if len(people) >= self._round_lines:
+            made.people.append(person)
+            made.names += elsewhere
+            made.raws[line] = (document, raw)
+            if len(made.people) >= self._round_lines:
                 break
-        return people, names, raws
+            if len(made.people) % limits.import_people_at_a_time == 0:
+                await asyncio.sleep(0)
+        return made
 
     def _adapt(self) -> None:
         """Names should not stay unsettled for long: smaller rounds where the servers are slow."""
@@ -130,10 +143,11 @@ class Worker:
         elif took < limits.import_names_unsettled_s / 4:
             self._round_lines = min(self._round_lines * 2, self._plan.round_lines)
 
-    async def _tell(self, people: list[Person], raws: dict[int, tuple[lines.Raw, bytes]], report: Report) -> None:
+    async def _tell(self, made: _Round, report: Report) -> None:
         """Count what became of them; conflicts are treated as the plan says."""
+        raws = made.raws
         conflicts: list[tuple[Person, Taken]] = []
-        for person in people:
+        for person in made.people:
             match person.fate:
                 case Imported(before=True):
                     report.before += 1
