@@ -180,9 +180,12 @@ class EventFeed:
         self._sequencer.note_heads(heads.heads, now + limits.feed_grace_s)
 
     async def _heal(self) -> None:
-        """Have a healer for each shard of the map."""
+        """Have a healer for each shard of the map, of now."""
         while True:
-            for shard in self._shards.map.shards:
+            named = self._shards.map.shards
+            for shard in self._healers.keys() - set(named):
+                await end_tasks([self._healers.pop(shard).task])
+            for shard in named:
                 if shard not in self._healers:
                     healer = Healer(shard, self._shards, self._sequencer, self._until_room, self._healed)
                     self._healers[shard] = healer

@@ -15,7 +15,10 @@ Hear = Callable[[Mapping[Bucket, int]], None]
 
 
 async def listen_for_hints(bus: BusSettings, hearers: Mapping[ShardId, Hear]) -> None:
-    """Pass hints on to the relays of their shards; never returns. While there is no bus, nobody hears anything."""
+    """Pass hints on to the relays of their shards; never returns. While there is no bus, nobody hears anything.
+
+    `hearers` may change meanwhile.
+    """
 
     async def hear(message: Msg) -> None:
         try:

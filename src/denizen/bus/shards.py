@@ -5,6 +5,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 import asyncpg
@@ -12,7 +13,7 @@ import structlog
 
 from denizen import limits
 from denizen.errors import DenizenError, Unavailable
-from denizen.events.store import ShardStore
+from denizen.events.stores import Places, ShardStores
 from denizen.sharding.bucket_map import BucketMap, MapSource
 from denizen.sharding.ids import Bucket, ShardId
 
@@ -36,20 +37,18 @@ class Shards(Protocol):
 class ShardReaders:
     """A few connections to each shard, made when they are needed, and the map followed.
 
-    `shards` gives the arguments of `asyncpg.connect` for each shard.
+    `shards` gives the arguments of `asyncpg.connect` for each shard, or is asked for them when the map names a new one.
     """
 
-    def __init__(self, shards: Mapping[ShardId, dict[str, Any]], source: MapSource) -> None:
-        self._stores = {shard: ShardStore(shard, arguments) for shard, arguments in shards.items()}
+    def __init__(self, shards: Mapping[ShardId, dict[str, Any]] | Places, source: MapSource) -> None:
+        self._stores = ShardStores(shards)
         self._source = source
         self._map: BucketMap | None = None
         self._follower: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Get the map, and follow it from now on."""
-        self._map = await self._source.current()
-        for store in self._stores.values():
-            await store.start()
+        await self._use(await self._source.current())
         self._follower = asyncio.get_running_loop().create_task(self._follow())
 
     async def stop(self) -> None:
@@ -57,7 +56,7 @@ class ShardReaders:
         if self._follower is not None:
             self._follower.cancel()
             await asyncio.gather(self._follower, return_exceptions=True)
-        await asyncio.gather(*(store.stop() for store in self._stores.values()))
+        await self._stores.stop()
 
     async def __aenter__(self) -> "ShardReaders":
         await self.start()
@@ -81,10 +80,18 @@ class ShardReaders:
             raise Unavailable(f"shard {shard} is new to this process")
         return await store.read(ask)
 
+    async def _use(self, found: BucketMap) -> None:
+        await self._stores.open(found.shards)
+        self._map = found
+        self._stores.close(found.shards)
+
     async def _follow(self) -> None:
         while True:
             try:
-                self._map = await self._source.newer_than(self.map.version)
+                whole = await self._stores.open(self.map.shards)  # a shard may not have been found at first
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(None if whole else limits.map_retry_s):
+                        await self._use(await self._source.newer_than(self.map.version))
             except (DenizenError, OSError) as error:  # read on with the last map
                 _log.warning("map_not_followed", error=type(error).__name__)
                 await asyncio.sleep(limits.map_retry_s)

@@ -35,6 +35,7 @@ def relay(
     import uvloop
 
     from denizen.bus.process import serve_relays
+    from denizen.deployment.control_access import map_source_of
     from denizen.http.server import configure_logs
 
     deployment = Deployment.load(data_directory(data))
@@ -48,4 +49,4 @@ def relay(
         except ValueError as error:
             raise BadConfiguration(f"--metrics {metrics!r}: {error}") from None
         prometheus_client.start_http_server(port, host)
-    uvloop.run(serve_relays({shard: server.connect_args for shard, server in deployment.shards.items()}, bus))
+    uvloop.run(serve_relays(deployment.places, map_source_of(deployment), bus))

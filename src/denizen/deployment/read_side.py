@@ -12,6 +12,7 @@ from denizen import limits
 from denizen.bus.batches import Feed
 from denizen.bus.feed import EventFeed
 from denizen.bus.shards import ShardReaders
+from denizen.deployment.control_access import map_source_of
 from denizen.deployment.layout import Deployment
 from denizen.errors import BadDeployment
 from denizen.events.reading import read_stream
@@ -20,7 +21,6 @@ from denizen.postgres.migrations import Migration
 from denizen.projections.catalogue import catalogue
 from denizen.projections.database import DATABASE, migrate_read
 from denizen.projections.projector import Projector
-from denizen.sharding.bucket_map import LocalMapSource
 from denizen.sharding.ids import Bucket, bucket_of
 
 
@@ -41,8 +41,7 @@ async def prepare_read(deployment: Deployment) -> list[Migration]:
 
 def readers_of(deployment: Deployment) -> ShardReaders:
     """The deployment's shards, for reading; not started."""
-    shards = {shard: server.connect_args for shard, server in deployment.shards.items()}
-    return ShardReaders(shards, LocalMapSource(deployment.map_path))
+    return ShardReaders(deployment.places, map_source_of(deployment))
 
 
 async def serve_projector(deployment: Deployment) -> None:

@@ -23,6 +23,7 @@ from granian.server.embed import Server
 
 from denizen.bus.settings import BusSettings
 from denizen.changes import Hub
+from denizen.deployment.control_access import map_source_of
 from denizen.deployment.layout import Deployment
 from denizen.errors import BadConfiguration
 from denizen.http.access_log import AccessLog
@@ -38,7 +39,6 @@ from denizen.operators.desk import Desk
 from denizen.operators.opening import desk_of
 from denizen.projections.reading import ReadModels
 from denizen.service.gateway import Gateway as Engine
-from denizen.sharding.bucket_map import LocalMapSource
 from denizen.users.login_names import LoginNameKind
 
 _log = structlog.get_logger()
@@ -86,8 +86,8 @@ def _asked_to_stop(stop: asyncio.Event) -> None:
 def engine_of(deployment: Deployment) -> Engine:
     """The engine that serves this deployment's users; not started."""
     return Engine(
-        {shard: server.connect_args for shard, server in deployment.shards.items()},
-        LocalMapSource(deployment.map_path),
+        deployment.places,
+        map_source_of(deployment),
         deployment.hash_seed,
         frozenset(LoginNameKind.from_word(word) for word in deployment.login_names),
         bus=deployment.bus,

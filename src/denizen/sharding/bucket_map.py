@@ -45,8 +45,8 @@ class BucketMap(Struct, frozen=True):
         return Epoch(self.epochs[bucket])
 
     def buckets_of(self, shard: ShardId) -> list[Bucket]:
-        """The buckets that `shard` owns, in order."""
-        index = self.shards.index(shard)
+        """The buckets that `shard` owns, in order; none of a shard that the map does not name."""
+        index = self.shards.index(shard) if shard in self.shards else -1
         return [Bucket(bucket) for bucket, owner in enumerate(self.owners) if owner == index]
 
     def corrected(self, places: Mapping[Bucket, tuple[ShardId, Epoch]]) -> "BucketMap":
