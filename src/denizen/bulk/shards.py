@@ -8,12 +8,13 @@ from typing import Any, Final
 import asyncpg
 
 from denizen import limits
+from denizen.deployment.control_access import map_source_of
 from denizen.deployment.layout import Deployment
 from denizen.errors import BadDeployment
 from denizen.events.lanes import BROKEN
 from denizen.events.provisioning import check_identity
 from denizen.events.store import connect
-from denizen.sharding.bucket_map import BucketMap, LocalMapSource
+from denizen.sharding.bucket_map import BucketMap
 from denizen.sharding.ids import ShardId
 from denizen.users.login_names import LoginNameKind
 
@@ -60,14 +61,15 @@ class Shard:
 
 
 class Shards:
-    """All shards of a deployment and the map over them."""
+    """The shards that the newest map names, and that map."""
 
     def __init__(self, deployment: Deployment, settings: Mapping[str, str]) -> None:
         self.deployment = deployment
         self.hash_seed = deployment.hash_seed
         self.kinds = kinds_of(deployment)
-        self.source = LocalMapSource(deployment.map_path)
-        self._shards = {id: Shard(id, server.connect_args, settings) for id, server in deployment.shards.items()}
+        self.source = map_source_of(deployment)
+        self._settings = settings
+        self._shards: dict[ShardId, Shard] = {}
         self._map: BucketMap | None = None
 
     @property
@@ -78,15 +80,21 @@ class Shards:
         return self._map
 
     def __getitem__(self, shard_id: ShardId) -> Shard:
-        return self._shards[shard_id]
+        known = self._shards.get(shard_id)
+        if known is None:
+            places = self.deployment.places()
+            if shard_id not in places:
+                raise BadDeployment(f"shard {shard_id} is not known on this machine")
+            known = self._shards[shard_id] = Shard(shard_id, places[shard_id], self._settings)
+        return known
 
     def __iter__(self):  # type: ignore[no-untyped-def]
-        return iter(self._shards.values())
+        return iter([self[shard_id] for shard_id in self.map.shards])
 
     async def start(self) -> None:
         """Load the map and see that every shard answers and is this deployment's. Raises `BadDeployment`."""
         await self.refresh()
-        for shard in self._shards.values():
+        for shard in self:
             try:
                 await check_identity(await shard.connection(), self.deployment.id, shard.id)
             except (*BROKEN, asyncpg.PostgresError) as error:

@@ -29,14 +29,15 @@ class ControlMapSource:
         self._file = LocalMapSource(cache)
         self._newest: BucketMap | None = None
         self._lost = False
+        self._followed = False
 
     async def current(self) -> BucketMap:
-        """The newest map known here; at first, and while the control plane is lost, the file is looked at.
+        """The newest map known here. If nobody follows it, a node is asked; if none answers, the file is looked at.
 
         `BadDeployment` if there is neither a file nor a node that answers.
         """
-        if self._newest is None:
-            await self._begin()
+        if self._newest is None or not self._followed:
+            await self._ask()
         elif self._lost:
             await self._look_at_file()
         if self._newest is None:
@@ -45,17 +46,21 @@ class ControlMapSource:
 
     async def newer_than(self, version: int) -> BucketMap:
         """Wait until there is a map with a higher version, from wherever it comes first."""
-        while self._newest is None or self._newest.version <= version:
-            try:
-                self._take(await self._client.watch_map(version))
-                self._tell(lost=False)
-            except DenizenError:
-                self._tell(lost=True)
-                await asyncio.sleep(limits.control_map_retry_s)
-                await self._look_at_file()
+        self._followed = True
+        try:
+            while self._newest is None or self._newest.version <= version:
+                try:
+                    self._take(await self._client.watch_map(version))
+                    self._tell(lost=False)
+                except DenizenError:
+                    self._tell(lost=True)
+                    await asyncio.sleep(limits.control_map_retry_s)
+                    await self._look_at_file()
+        finally:
+            self._followed = False
         return self._newest
 
-    async def _begin(self) -> None:
+    async def _ask(self) -> None:
         """The newest of what a node and the file say now, without waiting for a control plane that is not there."""
         await self._look_at_file()
         try:
