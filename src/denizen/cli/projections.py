@@ -35,20 +35,18 @@ Stream = Annotated[UUID, Parameter(help="The user's id.")]
 @app.default
 def show(*, data: DataOption = None, json: JsonOption = False) -> None:
     """Every version of every projection, and every parked stream."""
-    from denizen.deployment import replaying
-
-    versions, parked = _run(data, replaying.overview)
+    versions, parked = _run(data, lambda control: control.overview())
     if json:
         print(msgspec.json.encode({"versions": versions, "parked": parked}).decode())
         return
     for version in versions:
-        words = [f"{version['projection']} version {version['version']}: {version['state']}"]
-        words += ["live"] if version["live"] else []
-        if version["lag_events"] is not None:
-            words.append(f"{version['lag_events']:,} events behind")
-        if version["lag_ms_p99"] is not None:
-            words.append(f"visible after {version['lag_ms_p50']:,.0f} ms (p50), {version['lag_ms_p99']:,.0f} ms (p99)")
-        words += [version["reason"]] if version["reason"] else []
+        words = [f"{version.projection} version {version.version}: {version.state}"]
+        words += ["live"] if version.live else []
+        if version.lag_events is not None:
+            words.append(f"{version.lag_events:,} events behind")
+        if version.lag_ms_p99 is not None:
+            words.append(f"visible after {version.lag_ms_p50:,.0f} ms (p50), {version.lag_ms_p99:,.0f} ms (p99)")
+        words += [version.reason] if version.reason else []
         print(", ".join(words))
     for each in parked:
         print(
@@ -59,40 +57,35 @@ def show(*, data: DataOption = None, json: JsonOption = False) -> None:
 @app.command
 def pause(name: Name, /, *, data: DataOption = None) -> None:
     """Stop applying events to a projection; it goes on answering with what it has."""
-    from denizen.deployment import replaying
-
-    _require(_run(data, lambda deployment: replaying.set_paused(deployment, name, paused=True)), f"{name} is paused")
+    _require(_run(data, lambda control: control.set_paused(name, paused=True)), f"{name} is paused")
 
 
 @app.command
 def resume(name: Name, /, *, data: DataOption = None) -> None:
     """Go on applying events, from where it stopped."""
-    from denizen.deployment import replaying
-
-    _require(_run(data, lambda deployment: replaying.set_paused(deployment, name, paused=False)), f"{name} goes on")
+    _require(_run(data, lambda control: control.set_paused(name, paused=False)), f"{name} goes on")
 
 
 @app.command
 def retry(name: Name, stream: Stream, /, *, data: DataOption = None) -> None:
     """Have the projector try a parked stream again."""
-    from denizen.deployment import replaying
-
-    _require(_run(data, lambda deployment: replaying.wish(deployment, name, stream, "retry")), "it will be tried again")
+    _require(_run(data, lambda control: control.wish(name, stream, "retry")), "it will be tried again")
 
 
 @app.command
 def skip(name: Name, stream: Stream, /, *, data: DataOption = None) -> None:
     """Have the projector go on behind the event that a parked stream waits at."""
-    from denizen.deployment import replaying
-
-    _require(_run(data, lambda deployment: replaying.wish(deployment, name, stream, "skip")), "it will be passed over")
+    _require(_run(data, lambda control: control.wish(name, stream, "skip")), "it will be passed over")
 
 
 def _run(data: Any, work: Any) -> Any:
     import asyncio
 
+    from denizen.deployment.replaying import control_of
+
     async def main() -> Any:
-        return await work(Deployment.load(data_directory(data)))
+        async with control_of(Deployment.load(data_directory(data))) as control:
+            return await work(control)
 
     return asyncio.run(main())
 

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -12,6 +13,7 @@ from denizen.deployment.layout import Deployment
 from denizen.errors import BadDeployment
 
 T = TypeVar("T")
+DIFFERENCES_SHOWN = 20
 
 app = App(
     name="replay",
@@ -41,9 +43,7 @@ VersionOption = Annotated[int | None, Parameter(help="The version. Default: that
 @app.command
 def plan(name: Name, /, *, workers: Workers = None, data: DataOption = None, json: JsonOption = False) -> None:
     """Say what a replay would do; changes nothing."""
-    from denizen.deployment import replaying
-
-    found = _run(data, lambda deployment: replaying.plan(deployment, name, workers))
+    found = _control(data, lambda control: control.plan(name, workers))
     _print(
         found,
         json,
@@ -55,6 +55,10 @@ def plan(name: Name, /, *, workers: Workers = None, data: DataOption = None, jso
 @app.command
 def run(name: Name, /, *, workers: Workers = None, data: DataOption = None, json: JsonOption = False) -> None:
     """Make a new version, or go on with the one that is under way; ends when the projector follows it."""
+    _work(name, workers, data, json=json, waiting=False)
+
+
+def _work(name: str, workers: int | None, data: Path | None, *, json: bool, waiting: bool) -> None:
     from denizen.deployment import replaying
 
     def tell(replay: Any) -> None:
@@ -63,7 +67,7 @@ def run(name: Name, /, *, workers: Workers = None, data: DataOption = None, json
         else:
             print(_line(replay), flush=True)
 
-    replay = _run(data, lambda deployment: replaying.run(deployment, name, workers, tell))
+    replay = _run(data, lambda deployment: replaying.run(deployment, name, workers, tell, waiting=waiting))
     if replay.state != "done":
         sys.exit(1)
 
@@ -71,16 +75,14 @@ def run(name: Name, /, *, workers: Workers = None, data: DataOption = None, json
 @app.command
 def status(*, data: DataOption = None, json: JsonOption = False) -> None:
     """Every replay and every version: how far, how fast, until when."""
-    from denizen.deployment import replaying
-
-    replays, versions = _run(data, replaying.status)
+    replays, versions = _control(data, lambda control: control.status())
     if json:
         print(msgspec.json.encode({"replays": [_facts(each) for each in replays], "versions": versions}).decode())
         return
     for version in versions:
-        word = "live" if version["live"] else version["state"]
-        lag = f", {version['lag_events']:,} events behind" if version["lag_events"] else ""
-        print(f"{version['projection']} version {version['version']}: {word}{lag} {version['reason'] or ''}".rstrip())
+        word = "live" if version.live else version.state
+        lag = f", {version.lag_events:,} events behind" if version.lag_events else ""
+        print(f"{version.projection} version {version.version}: {word}{lag} {version.reason or ''}".rstrip())
     for replay in replays:
         print(_line(replay))
 
@@ -88,46 +90,54 @@ def status(*, data: DataOption = None, json: JsonOption = False) -> None:
 @app.command
 def pause(name: Name, /, *, data: DataOption = None) -> None:
     """Stop loading after the parts under way; `run` goes on."""
-    from denizen.deployment import replaying
-
-    _run(data, lambda deployment: replaying.pause(deployment, name))
+    _control(data, lambda control: control.pause(name))
 
 
 @app.command
 def resume(name: Name, /, *, workers: Workers = None, data: DataOption = None, json: JsonOption = False) -> None:
-    """Go on with a replay that was paused or killed: the same as `run`."""
-    run(name, workers=workers, data=data, json=json)
+    """Go on with a replay that was paused, or whose run was killed."""
+    _work(name, workers, data, json=json, waiting=True)
 
 
 @app.command
 def cancel(name: Name, /, *, version: VersionOption = None, data: DataOption = None) -> None:
     """Remove a version that is not live, finished or not."""
-    from denizen.deployment import replaying
-
-    removed = _run(data, lambda deployment: replaying.cancel(deployment, name, version))
+    removed = _control(data, lambda control: control.cancel(name, version))
     print(f"{name} version {removed} is removed")
 
 
 @app.command
 def verify(name: Name, /, *, version: VersionOption = None, data: DataOption = None, json: JsonOption = False) -> None:
     """Compare a version with the live one, row for row; exit code 1 if they differ."""
-    from denizen.deployment import replaying
-
-    verdict, events = _run(data, lambda deployment: replaying.verify(deployment, name, version))
+    found = _control(data, lambda control: control.verify(name, version))
+    verdict = found.verdict
     if json:
+        events = {str(user): [_told(event) for event in history] for user, history in found.events.items()}
         print(msgspec.json.encode({"verdict": verdict, "equal": verdict.equal, "events": events}).decode())
     else:
-        for found in verdict.differences[:20]:
-            print(f"{found.table} {' '.join(found.key)}\n    live: {found.one}\n    new:  {found.other}")
-            for event in events.get(str(found.user_id), []):
-                print(f"      {event}")
-        print(
-            "equal, row for row"
-            if verdict.equal
-            else f"{len(verdict.differences)} rows differ, {verdict.undecided} undecided"
-        )
+        _show_differences(found)
     if not verdict.equal:
         sys.exit(1)
+
+
+def _show_differences(found: Any) -> None:
+    """Each row that differs, and what happened to its user."""
+    verdict = found.verdict
+    for each in verdict.differences[:DIFFERENCES_SHOWN]:
+        print(f"{each.table} {' '.join(each.key)}\n    live: {each.one}\n    new:  {each.other}")
+        for event in found.events.get(each.user_id, []):
+            print(f"      {_told(event)}")
+    if verdict.equal:
+        print("equal, row for row")
+    else:
+        print(f"{len(verdict.differences)} rows differ, {verdict.undecided} undecided")
+
+
+def _told(event: Any) -> str:
+    """An event without any personal data: its data are in the user's history."""
+    return (
+        f"{event.position.token()} version {event.version} {event.type} {event.recorded_at.isoformat()} {event.actor}"
+    )
 
 
 @app.command
@@ -140,18 +150,14 @@ def promote(
     data: DataOption = None,
 ) -> None:
     """Let readers see the new version, from one moment to the next."""
-    from denizen.deployment import replaying
-
-    promoted = _run(data, lambda deployment: replaying.promote(deployment, name, version, unverified=unverified))
+    promoted = _control(data, lambda control: control.promote(name, version, unverified=unverified))
     print(f"{name} version {promoted} is live")
 
 
 @app.command
 def rollback(name: Name, /, *, data: DataOption = None) -> None:
     """Let readers see the version before again."""
-    from denizen.deployment import replaying
-
-    version = _run(data, lambda deployment: replaying.rollback(deployment, name))
+    version = _control(data, lambda control: control.rollback(name))
     print(f"{name} version {version} is live again")
 
 
@@ -161,6 +167,16 @@ def worker(name: Name, version: int, /, *, data: DataOption = None) -> None:
     from denizen.deployment import replaying
 
     _run(data, lambda deployment: replaying.worker(deployment, name, version))
+
+
+def _control(data: Any, work: Callable[[Any], Awaitable[T]]) -> T:
+    from denizen.deployment.replaying import control_of
+
+    async def main(deployment: Deployment) -> T:
+        async with control_of(deployment) as control:
+            return await work(control)
+
+    return _run(data, main)
 
 
 def _run(data: Any, work: Callable[[Deployment], Awaitable[T]]) -> T:

@@ -1,13 +1,16 @@
-"""Replays of a deployment's read models: worker processes, and each step on the deployment's own databases."""
+"""Replays of a deployment's read models as processes: a run, and the workers that it starts.
 
+A run is the process of `denizen replay run`, whoever started it: a person, or a gateway that was asked over HTTP. It
+holds the lock of its projection for as long as it works, so a second one is refused; it is killed without harm, and
+the next one goes on.
+"""
+
+import asyncio
 import gc
-import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
-from uuid import UUID
 
 import asyncpg
 
@@ -16,66 +19,41 @@ from denizen.deployment.layout import Deployment
 from denizen.deployment.read_side import readers_of
 from denizen.deployment.waiting import until
 from denizen.errors import BadDeployment
-from denizen.events.reading import read_stream
 from denizen.postgres.processes import spawn
 from denizen.postgres.server import open_log
-from denizen.projections import registry
-from denizen.projections.catalogue import catalogue
-from denizen.projections.projection import Projection
+from denizen.projections.control import Control, ReplayRuns, workers_of
 from denizen.projections.replay import run as steps
-from denizen.projections.replay import verify as comparing
 from denizen.projections.replay import work
-from denizen.projections.replay.work import Plan, Replay
-from denizen.projections.replay.worker import connect_bulk, do_parts
-from denizen.sharding.ids import bucket_of
+from denizen.projections.replay.work import Replay
+from denizen.projections.replay.worker import do_parts
 
 PROGRESS_S = 1.0
-EXPLAINED_MAX = 20
-
-_VERSIONS = """
-    select v.projection, v.version, v.state, v.live, v.reason, p.lag_events, p.as_of, p.lag_ms_p50, p.lag_ms_p99
-    from denizen_read.projections v left join denizen_read.progress p using (projection, version) order by 1, 2
-"""
-
-
-def _projection(name: str) -> Projection:
-    known = catalogue()
-    if name not in known:
-        raise BadDeployment(f"there is no projection {name}; there are {', '.join(sorted(known))}")
-    return known[name]
+LOG = "replay.log"
 
 
 @asynccontextmanager
-async def _read(deployment: Deployment) -> AsyncIterator[asyncpg.Connection]:
-    connection = await connect_bulk(deployment.read_connect_args)
-    try:
-        yield connection
-    finally:
-        connection.terminate()
+async def control_of(deployment: Deployment) -> AsyncIterator[Control]:
+    """What an operator does with the read models of this deployment."""
+    async with readers_of(deployment) as shards:
+        yield Control(deployment.read_connect_args, shards)
 
 
-async def plan(deployment: Deployment, name: str, workers: int | None) -> Plan:
-    """What a replay would do."""
-    projection = _projection(name)
-    async with readers_of(deployment) as shards, _read(deployment) as connection:
-        events = sum((await steps.heads(shards)).values())
-        return await work.plan(connection, projection, events, _workers(workers))
+async def run(
+    deployment: Deployment, name: str, workers: int | None, tell: Callable[[Replay], None], *, waiting: bool = False
+) -> Replay:
+    """Begin or go on; returns when the version is whole, or the replay was paused or failed.
 
-
-async def run(deployment: Deployment, name: str, workers: int | None, tell: Callable[[Replay], None]) -> Replay:
-    """Begin or go on; returns when the version is whole, or the replay was paused or failed."""
-    projection = _projection(name)
-    async with readers_of(deployment) as shards, _read(deployment) as connection:
-        waiting = await work.unfinished(connection, name)
-        if waiting is None:
-            version = await work.begin(connection, projection, sum((await steps.heads(shards)).values()))
-        else:
-            version = waiting.version
-            await work.set_state(connection, name, version, "loading", after=("paused", "failed"))
-        begun = await work.replay_of(connection, name, version)
-        await _load(deployment, connection, begun, _workers(workers), tell)
-        await steps.finish_loading(deployment.read_connect_args, projection, version)
-        replay = await work.replay_of(connection, name, version)
+    `waiting`: only go on. `ReplayRuns` if there is a run of this projection already.
+    """
+    async with control_of(deployment) as control:
+        projection = control.projection(name)
+        async with control.running(name) as connection:
+            if waiting:
+                await control.waiting(name)
+            begun = await control.begin(connection, name)
+            await _load(deployment, connection, begun, workers_of(workers), tell)
+            await steps.finish_loading(deployment.read_connect_args, projection, begun.version)
+            replay = await work.replay_of(connection, name, begun.version)
         tell(replay)
         return replay
 
@@ -88,7 +66,7 @@ async def _load(
     command = [sys.executable, "-P", "-m", "denizen", "replay", "worker", name, str(version)]
     children: list[subprocess.Popen[bytes]] = []
     try:
-        with open_log(deployment.logs / "replay.log") as log:
+        with open_log(deployment.logs / LOG) as log:
             command += ["--data", str(deployment.directory)]
             children += [spawn(command, log=log) for _ in range(workers)]
         while not await until(lambda: all(child.poll() is not None for child in children), PROGRESS_S):
@@ -101,108 +79,67 @@ async def _load(
     failed = [child.returncode for child in children if child.returncode != 0]
     replay = await work.replay_of(connection, name, version)
     if failed and replay.parts_done < replay.parts:
-        error = f"a worker ended with code {failed[0]}; see {deployment.logs / 'replay.log'}"
+        error = f"a worker ended with code {failed[0]}; see {deployment.logs / LOG}"
         await work.set_state(connection, name, version, "failed", after=("loading",), error=error)
 
 
 async def worker(deployment: Deployment, name: str, version: int) -> int:
     """What one worker process does."""
     gc.disable()  # what a part leaves behind has no cycles, and a walk through all its events costs a fifth of the time
-    async with readers_of(deployment) as shards:
-        return await do_parts(deployment.read_connect_args, _projection(name), version, shards)
+    async with control_of(deployment) as control, readers_of(deployment) as shards:
+        return await do_parts(control.connect_args, control.projection(name), version, shards)
 
 
-async def status(deployment: Deployment) -> tuple[list[Replay], list[dict[str, Any]]]:
-    """Every replay, and every version."""
-    async with _read(deployment) as connection:
-        return await work.replays(connection), [dict(row) for row in await connection.fetch(_VERSIONS)]
+class Runs:
+    """Runs started by a process that serves, such as a gateway: each a process of its own, which ends with ours."""
 
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
+        self._children: list[subprocess.Popen[bytes]] = []
 
-async def overview(deployment: Deployment) -> tuple[list[dict[str, Any]], list[registry.Parked]]:
-    """Every version, and every parked stream."""
-    async with _read(deployment) as connection:
-        return [dict(row) for row in await connection.fetch(_VERSIONS)], await registry.parked(connection)
+    async def start(self, control: Control, name: str, workers: int | None, *, waiting: bool) -> Replay:
+        """Start a run and return the replay it works at. `ReplayRuns` if there is one already."""
+        control.projection(name)
+        if waiting:
+            await control.waiting(name)
+        if await control.runs(name):
+            raise ReplayRuns(f"a replay of {name} runs already")
+        verb = "resume" if waiting else "run"
+        command = [sys.executable, "-P", "-m", "denizen", "replay", verb, name, "--json"]
+        command += ["--data", str(self._deployment.directory)]
+        command += [] if workers is None else ["--workers", str(workers_of(workers))]
+        with open_log(self._deployment.logs / LOG) as log:
+            where = log.tell()
+            child = spawn(command, log=log)
+        self._children = [each for each in (*self._children, child) if each.poll() is None]
+        return await self._begun(control, name, child, where)
 
+    async def stop(self) -> None:
+        """End the runs that are under way; each goes on where it was with the next one."""
+        for child in self._children:
+            child.terminate()
+        for child in self._children:
+            if not await until(lambda child=child: child.poll() is not None, limits.bus_stop_s):  # type: ignore[misc]
+                child.kill()
+                child.wait()
 
-async def set_paused(deployment: Deployment, name: str, *, paused: bool) -> bool:
-    """Pause or resume every version of a projection; whether there was one to change."""
-    changed = False
-    async with _read(deployment) as connection:
-        for version in await registry.versions(connection):
-            if version.projection == name and paused:
-                changed |= await registry.pause(connection, name, version.version, "an operator paused it")
-            elif version.projection == name:
-                changed |= await registry.resume(connection, name, version.version)
-    return changed
+    async def _begun(self, control: Control, name: str, child: "subprocess.Popen[bytes]", where: int) -> Replay:
+        """Wait until the run holds its lock and has its replay, or has ended."""
+        async with asyncio.timeout(limits.replay_start_s):
+            while True:
+                ended = child.poll() is not None
+                replays, _ = await control.status()
+                found = [each for each in replays if each.projection == name]
+                if ended and child.returncode not in (0, 1):
+                    raise BadDeployment(f"the replay does not start: {self._said(where)}")
+                if found and (ended or (found[-1].state in ("loading", "indexing") and await control.runs(name))):
+                    return found[-1]
+                if ended:
+                    raise BadDeployment(f"the replay does not start: {self._said(where)}")
+                await asyncio.sleep(limits.replay_start_poll_s)
 
-
-async def wish(deployment: Deployment, name: str, stream: UUID, what: str) -> bool:
-    """Ask the projector to "retry" or "skip"; whether the stream is parked."""
-    async with _read(deployment) as connection:
-        return await registry.wish(connection, name, stream, what)
-
-
-async def pause(deployment: Deployment, name: str) -> None:
-    """Have the workers stop after their parts."""
-    async with _read(deployment) as connection:
-        waiting = await work.unfinished(connection, name)
-        if waiting is None or not await work.set_state(connection, name, waiting.version, "paused", after=("loading",)):
-            raise BadDeployment(f"no replay of {name} is loading")
-
-
-async def cancel(deployment: Deployment, name: str, version: int | None) -> int:
-    """Remove a version that is not live."""
-    async with _read(deployment) as connection:
-        chosen = version or (await work.replay_of(connection, name)).version
-        await steps.cancel(connection, _projection(name), chosen)
-        return chosen
-
-
-async def verify(
-    deployment: Deployment, name: str, version: int | None
-) -> tuple[comparing.Verdict, dict[str, list[str]]]:
-    """Compare with the live version; with the verdict, the events of the users that differ."""
-    async with readers_of(deployment) as shards, _read(deployment) as connection:
-        chosen = version or (await work.replay_of(connection, name)).version
-        live = await _live(connection, name)
-        verdict = await comparing.verify(connection, _projection(name), live, chosen)
-        if verdict.equal:
-            await comparing.mark_verified(connection, name, chosen)
-        users = {found.user_id for found in verdict.differences if found.user_id is not None}
-        events: dict[str, list[str]] = {}
-        for user_id in sorted(users)[:EXPLAINED_MAX]:
-            history = await shards.read(
-                bucket_of(user_id),
-                lambda reader, user_id=user_id: read_stream(reader, user_id, limit=100),  # type: ignore[misc]
-            )
-            events[str(user_id)] = [f"{each.version} {each.type} {each.recorded_at.isoformat()}" for each in history]
-        return verdict, events
-
-
-async def promote(deployment: Deployment, name: str, version: int | None, *, unverified: bool) -> int:
-    """Make a version live."""
-    async with _read(deployment) as connection:
-        replay = await work.replay_of(connection, name, version)
-        if replay.verified_at is None and not unverified:
-            raise BadDeployment(
-                f"version {replay.version} of {name} was not verified: `denizen replay verify {name}` first"
-            )
-        await steps.promote(connection, _projection(name), replay.version)
-        return replay.version
-
-
-async def rollback(deployment: Deployment, name: str) -> int:
-    """Make the version before live again."""
-    async with _read(deployment) as connection:
-        return await steps.rollback(connection, _projection(name))
-
-
-async def _live(connection: asyncpg.Connection, name: str) -> int:
-    live = [each for each in await registry.versions(connection) if each.projection == name and each.live]
-    if not live:
-        raise BadDeployment(f"{name} has no live version: the projector has not run yet")
-    return live[0].version
-
-
-def _workers(asked: int | None) -> int:
-    return max(1, min(asked or os.cpu_count() or 1, limits.replay_workers_max))
+    def _said(self, where: int) -> str:
+        with (self._deployment.logs / LOG).open("rb") as file:
+            file.seek(where)
+            lines = file.read(65_536).decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"

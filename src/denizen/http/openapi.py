@@ -30,6 +30,7 @@ _PATH_PARAMETERS: Final[dict[str, Json]] = {
     "value": {"description": "Login name in any spelling, percent-encoded.", "schema": {"type": "string"}},
     "key_id": {"description": "Key id.", "schema": {"type": "string", "pattern": "^[^/:]+$"}},
     "shard": {"description": "Name of a shard.", "schema": {"type": "string", "pattern": "^[^/:]+$"}},
+    "projection": {"description": "Name of a projection.", "schema": {"type": "string", "pattern": "^[^/:]+$"}},
     "code": {"description": "Code of a problem.", "schema": {"enum": list(CATALOGUE)}},
 }
 _HEADERS: Final[dict[str, Json]] = {

@@ -58,6 +58,8 @@ _REMEDIES: Final[Mapping[type[DenizenError], str]] = {
     errors.DenizenError: "Repeat it later; if it stays, report it with the `request_id`.",
     errors.OutcomeUnknown: "Repeat it with the same `Idempotency-Key`: it happens once, or is answered from before.",
     errors.Unavailable: "Repeat it in a moment; nothing was changed.",
+    refusals.ProjectionNotFound: "List them at `/v1/projections`.",
+    refusals.ReplayRefused: "Look at `/v1/replays` and `/v1/projections`.",
     refusals.SlowConsumer: "Read faster, or in several consumers by `buckets`; go on with the last cursor.",
     refusals.TooManyFeeds: "Close feeds that you do not need, or wait for one to end.",
     Closing: "Go on with the last cursor in a moment: another gateway takes over.",

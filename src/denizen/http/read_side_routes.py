@@ -1,17 +1,19 @@
-"""The routes of the read side: the feed of changes, activity, statistics."""
+"""The routes of the read side: the feed of changes, activity, statistics, explanations; replays for operators."""
 
 from typing import Final
 
+from denizen import errors
 from denizen.api import read_side, shapes
 from denizen.changes.hub import Closing
 from denizen.http import refusals
-from denizen.http.handlers import changes, read_models
-from denizen.http.route import READ, Query, Route
+from denizen.http.handlers import changes, explain, read_models, replays
+from denizen.http.route import ADMIN, READ, Query, Route
 from denizen.limits import (
     changes_page_default,
     changes_page_max,
     changes_wait_s,
     page_events_max,
+    replay_workers_max,
     search_text_chars_max,
 )
 
@@ -75,4 +77,93 @@ _READ_MODELS: Final = (
     ),
 )  # fmt: skip
 
-READ_SIDE: Final = (*_CHANGES, *_READ_MODELS)
+_EXPLAIN: Final = (
+    Route(
+        name="explain_user", method="GET", path="/v1/users/{id}/explain", handler=explain.explain_user, scope=READ,
+        summary="The events that made a read model's rows of a user, and whether the rows agree with them",
+        reply=read_side.ExplanationDocument, problems=(errors.UserNotFound,),
+        query=(Query("projection", "The read model.", {"type": "string", "default": "directory"}),),
+    ),
+)  # fmt: skip
+
+_NOT_NOW: Final = (refusals.ProjectionNotFound, refusals.ReplayRefused)
+
+_PROJECTIONS: Final = (
+    Route(
+        name="list_projections", method="GET", path="/v1/projections", handler=replays.list_projections, scope=ADMIN,
+        summary="The read models: versions, lag, parked streams", reply=read_side.ProjectionList,
+        problems=(refusals.ReplayRefused,),
+    ),
+    Route(
+        name="pause_projection", method="POST", path="/v1/projections/{projection}:pause", scope=ADMIN, status=204,
+        handler=replays.pause_projection, problems=_NOT_NOW,
+        summary="Stop applying events to a read model; it goes on answering with what it has",
+    ),
+    Route(
+        name="resume_projection", method="POST", path="/v1/projections/{projection}:resume", scope=ADMIN, status=204,
+        handler=replays.resume_projection, problems=_NOT_NOW, summary="Go on applying events, from where it stopped",
+    ),
+    Route(
+        name="retry_parked", method="POST", path="/v1/projections/{projection}/parked/{id}:retry", scope=ADMIN,
+        status=204, handler=replays.retry_parked, problems=(*_NOT_NOW, errors.UserNotFound),
+        summary="Try the event again that a parked user waits at",
+    ),
+    Route(
+        name="skip_parked", method="POST", path="/v1/projections/{projection}/parked/{id}:skip", scope=ADMIN,
+        status=204, handler=replays.skip_parked, problems=(*_NOT_NOW, errors.UserNotFound),
+        summary="Go on behind the event that a parked user waits at",
+    ),
+)  # fmt: skip
+
+_REPLAYS: Final = (
+    Route(
+        name="list_replays", method="GET", path="/v1/replays", handler=replays.list_replays, scope=ADMIN,
+        summary="Every replay: how far, how fast, until when", reply=read_side.ReplayList,
+        problems=(refusals.ReplayRefused,),
+    ),
+    Route(
+        name="plan_replay", method="GET", path="/v1/replays/{projection}:plan", handler=replays.plan_replay,
+        scope=ADMIN, summary="What a replay would do; changes nothing", reply=read_side.ReplayPlan, problems=_NOT_NOW,
+        query=(Query("workers", "Processes that load side by side. By default one for each core.",
+                     {"type": "integer", "minimum": 1, "maximum": replay_workers_max}),),
+    ),
+    Route(
+        name="run_replay", method="POST", path="/v1/replays/{projection}:run", handler=replays.run_replay,
+        scope=ADMIN, status=202, body=read_side.NewRun, body_required=False, reply=read_side.ReplayDocument,
+        summary="Make a new version from all events, in a process of its own, or go on with the one under way",
+        problems=_NOT_NOW,
+    ),
+    Route(
+        name="pause_replay", method="POST", path="/v1/replays/{projection}:pause", handler=replays.pause_replay,
+        scope=ADMIN, status=204, summary="Stop loading after the parts under way", problems=_NOT_NOW,
+    ),
+    Route(
+        name="resume_replay", method="POST", path="/v1/replays/{projection}:resume", handler=replays.resume_replay,
+        scope=ADMIN, status=202, body=read_side.NewRun, body_required=False, reply=read_side.ReplayDocument,
+        summary="Go on with a replay that was paused, or whose run was killed", problems=_NOT_NOW,
+    ),
+    Route(
+        name="cancel_replay", method="POST", path="/v1/replays/{projection}:cancel", handler=replays.cancel_replay,
+        scope=ADMIN, body=read_side.ChosenVersion, body_required=False, reply=read_side.VersionDone,
+        summary="Remove a version that is not live, finished or not", problems=_NOT_NOW,
+    ),
+    Route(
+        name="verify_replay", method="POST", path="/v1/replays/{projection}:verify", handler=replays.verify_replay,
+        scope=ADMIN, body=read_side.ChosenVersion, body_required=False, reply=read_side.Comparison,
+        summary="Compare a version with the live one, row for row; takes up to a minute under writes",
+        problems=_NOT_NOW,
+    ),
+    Route(
+        name="promote_replay", method="POST", path="/v1/replays/{projection}:promote", handler=replays.promote_replay,
+        scope=ADMIN, body=read_side.Promotion, body_required=False, reply=read_side.VersionDone,
+        summary="Let readers see a version, from one commit to the next; the one before stays for a rollback",
+        problems=_NOT_NOW,
+    ),
+    Route(
+        name="roll_back_replay", method="POST", path="/v1/replays/{projection}:rollback", scope=ADMIN,
+        handler=replays.roll_back_replay, reply=read_side.VersionDone,
+        summary="Let readers see the version before again", problems=_NOT_NOW,
+    ),
+)  # fmt: skip
+
+READ_SIDE: Final = (*_CHANGES, *_READ_MODELS, *_EXPLAIN, *_PROJECTIONS, *_REPLAYS)

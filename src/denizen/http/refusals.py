@@ -105,3 +105,15 @@ class TooManyFeeds(DenizenError):
     """The key, or all keys together, have as many feeds of changes open as there may be."""
 
     code, status, title, retryable = "too_many_feeds", 429, "Too many feeds", True
+
+
+class ProjectionNotFound(DenizenError):
+    """There is no projection of this name."""
+
+    code, status, title = "projection_not_found", 404, "No such projection"
+
+
+class ReplayRefused(DenizenError):
+    """The read models are not in the state that this needs; `detail` says what to do first."""
+
+    code, status, title = "replay_refused", 409, "Not possible as things are"

@@ -25,6 +25,7 @@ from denizen.bus.settings import BusSettings
 from denizen.changes import Hub
 from denizen.deployment.control_access import map_source_of
 from denizen.deployment.layout import Deployment
+from denizen.deployment.replaying import Runs
 from denizen.errors import BadConfiguration
 from denizen.http.access_log import AccessLog
 from denizen.http.gateway import Gateway
@@ -37,6 +38,7 @@ from denizen.http.views import encoded_change
 from denizen.limits import connections_max, drain_s, gc_allocations, header_bytes_max, header_read_ms
 from denizen.operators.desk import Desk
 from denizen.operators.opening import desk_of
+from denizen.projections.control import Control
 from denizen.projections.reading import ReadModels
 from denizen.service.gateway import Gateway as Engine
 from denizen.users.login_names import LoginNameKind
@@ -58,7 +60,16 @@ async def _serve(deployment: Deployment, host: str, port: int) -> None:
     async with (
         engine_of(deployment) as engine,
         ReadModels(deployment.read_connect_args) as reads,
-        listening(engine, host, port, reads=reads, bus=deployment.bus, desk=desk_of(deployment), log=True),
+        listening(
+            engine,
+            host,
+            port,
+            reads=reads,
+            bus=deployment.bus,
+            runs=Runs(deployment),
+            desk=desk_of(deployment),
+            log=True,
+        ),
     ):
         _calm_the_collector()
         _log.info("gateway_ready", address=f"{host}:{port}", deployment=str(deployment.id))
@@ -102,6 +113,7 @@ async def listening(
     *,
     reads: ReadModels | None = None,
     bus: BusSettings | None = None,
+    runs: Runs | None = None,
     desk: Desk | None = None,
     log: bool = False,
 ) -> AsyncIterator[Services]:
@@ -116,6 +128,8 @@ async def listening(
     services = Services(
         engine.users, engine.keys, PasswordPool(), Limiter(), RecentKeys(), metrics, reads, changes, desk=desk
     )
+    services.control = None if reads is None else Control(reads.connect_args, engine.router)
+    services.runs = runs
     access_log = AccessLog(_write_line, metrics.log_lines_lost.inc) if log else None
     server = _http_server(Gateway(services, access_log), host, port)
     await services.passwords.start()
@@ -130,6 +144,8 @@ async def listening(
         await changes.stop()  # streams end, so that nothing keeps us from finishing
         server.stop()  # type: ignore[no-untyped-call]
         await _finished(task)
+        if runs is not None:
+            await runs.stop()
         if access_log is not None:
             await access_log.stop()
         services.passwords.stop()

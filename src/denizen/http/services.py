@@ -3,12 +3,14 @@
 from msgspec import Struct, field
 
 from denizen.changes import Hub
+from denizen.deployment.replaying import Runs
 from denizen.http.feeds import Feeds
 from denizen.http.idempotency import RecentKeys
 from denizen.http.limiter import Limiter
 from denizen.http.metrics import GatewayMetrics
 from denizen.http.passwords import PasswordPool
 from denizen.operators.desk import Desk
+from denizen.projections.control import Control
 from denizen.projections.reading import ReadModels
 from denizen.service import UserService
 from denizen.service.keys import KeyRing
@@ -31,5 +33,7 @@ class Services(Struct):
     changes: Hub | None = None
     desk: Desk | None = None
     feeds: Feeds = field(default_factory=Feeds)
+    control: Control | None = None
+    runs: Runs | None = None
     stopping: bool = False
     in_flight: int = 0

@@ -52,14 +52,14 @@ class ReadModels:
     """The read database, as a gateway uses it. Connections are made when they are needed."""
 
     def __init__(self, connect_args: Mapping[str, Any], connections: int = limits.read_connections) -> None:
-        self._connect_args = connect_args
+        self.connect_args = connect_args
         self._connections = connections
         self._pool: asyncpg.Pool | None = None
 
     async def start(self) -> None:
         """Open the pool; nothing is connected yet."""
         self._pool = await asyncpg.create_pool(
-            **{**self._connect_args, "server_settings": _SETTINGS | self._connect_args.get("server_settings", {})},
+            **{**self.connect_args, "server_settings": _SETTINGS | self.connect_args.get("server_settings", {})},
             min_size=0,
             max_size=self._connections,
             init=use_json,
