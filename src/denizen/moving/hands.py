@@ -18,6 +18,7 @@ class Hands:
 
     def __init__(self, plan: Plan, workers_max: int) -> None:
         self._plan = plan
+        self._workers_max = workers_max
         self._places = asyncio.Semaphore(workers_max)
         self._idle: list[Hand] = []
         self._busy: set[Hand] = set()
@@ -31,6 +32,11 @@ class Hands:
         if isinstance(answer, SliceFailed):
             raise _error_of(answer)
         raise WorkerLost("a copying process gave an answer that is none")
+
+    async def warm(self) -> None:
+        """Start as many workers as there may be."""
+        missing = self._workers_max - len(self._idle) - len(self._busy)
+        self._idle += await asyncio.gather(*(self._start() for _ in range(missing)))
 
     async def close(self) -> None:
         """End every worker."""

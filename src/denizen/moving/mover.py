@@ -78,6 +78,10 @@ class Mover:
         await self._hands.close()
         await self._servers.close()
 
+    async def warm(self) -> None:
+        """Start the workers now, not with the first copy."""
+        await self._hands.warm()
+
     async def __aenter__(self) -> "Mover":
         return self
 
@@ -179,7 +183,9 @@ class Mover:
             tables = await self._compare(target, move, rest)
             if "idempotency records" in tables:  # a clock was set back, or old ones were forgotten meanwhile
                 rest = await source.fetchrow(_REST, *who, rest["head"], limits.move_finish_events_max, "-infinity")
-                await target.execute(_CARRY, move.bucket, "-infinity", rest["records"], rest["commands"])
+                await target.execute(
+                    _CARRY, move.bucket, "-infinity", _tuples(rest["records"]), _tuples(rest["commands"])
+                )
                 tables = await self._compare(target, move, rest)
             if not tables:
                 await target.execute(_VERIFIED, *who)
@@ -193,9 +199,9 @@ class Mover:
         self, target: asyncpg.Connection, move: Move, after: int, keys_since: str, rest: asyncpg.Record
     ) -> None:
         if rest["events"]:
-            await target.execute(_INSERT, rest["events"])
+            await target.execute(_INSERT, _tuples(rest["events"]))
             await self._slicer.take_up(target, move.bucket, after, after + len(rest["events"]))
-        await target.execute(_CARRY, move.bucket, keys_since, rest["records"], rest["commands"])
+        await target.execute(_CARRY, move.bucket, keys_since, _tuples(rest["records"]), _tuples(rest["commands"]))
 
     @staticmethod
     async def _compare(target: asyncpg.Connection, move: Move, source: asyncpg.Record) -> list[str]:
@@ -280,3 +286,8 @@ class Mover:
             began = time.monotonic()
             await connection.execute(_PROBE)
             return time.monotonic() - began
+
+
+def _tuples(rows: list[asyncpg.Record]) -> list[tuple[Any, ...]]:
+    """Rows as the driver takes them for an array of a table's type."""
+    return [tuple(row) for row in rows]
