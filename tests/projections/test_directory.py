@@ -9,8 +9,10 @@ import pytest
 from denizen.events.records import encode_state
 from denizen.projections import registry
 from denizen.projections.database import connect_writer
+from denizen.projections.directory import search as searching
 from denizen.projections.directory.model import DIRECTORY, attribute_term
 from denizen.projections.directory.search import SORTS, Search, search
+from denizen.projections.directory.words import words_of
 from denizen.projections.reading import ReadModels
 from denizen.projections.runner import Runner
 from denizen.testing.postgres import Database
@@ -145,6 +147,44 @@ async def test_pages_of_any_size_give_everyone_once_in_order(people: People) -> 
             assert len(set(whole)) == 23
             for limit in (4, 22, 23):
                 assert await people.ask(sort=sort, descending=descending, limit=limit) == whole
+
+
+@pytest.mark.parametrize("tries", [None, [("walk", 2), ("collect", 3), ("walk", 6), ("collect", 1 << 62)]])
+async def test_every_way_through_a_search_gives_the_same_pages(
+    people: People, monkeypatch: pytest.MonkeyPatch, tries: list[tuple[str, int]] | None
+) -> None:
+    if tries is not None:
+        monkeypatch.setattr(searching, "_TRIES", tries)
+    crowd = []
+    for number in range(40):
+        given, family = ("Ann", "Anna", "Jo")[number % 3], ("Smith", "Anders", "O'Neil", "B\\ack")[number // 3 % 4]
+        country, plan = ("DE", "FR")[number // 12 % 2], ("it's gold", "free\\")[number // 6 % 2]
+        user = people.person(given, family, country=country, attributes={"plan": plan})
+        crowd.append((user, given.lower(), words_of(family), country, plan))
+    people.history.record(crowd[7][0], UserSuspended())
+
+    def fits(person: tuple[UUID, str, tuple[str, ...], str, str], wanted: dict[str, Any]) -> bool:
+        _, given, family, country, plan = person
+        words = wanted.get("name", "").split()
+        return (
+            all(any(word.startswith(asked) for word in (given, *family)) for asked in words)
+            and wanted.get("country") in (None, country)
+            and wanted.get("attributes") in (None, (f"a:plan={plan}",))
+            and wanted.get("status") in (None, 2 if person[0] == crowd[7][0] else 1)
+        )
+
+    names = [{}, {"name": "an"}, {"name": "ann smi"}, {"name": "jo an"}, {"name": "an an"}]
+    others = [{}, {"country": "FR"}, {"attributes": ("a:plan=free\\",), "country": "DE"}, {"status": 1}, {"status": 2}]
+    for name in names:
+        for other in others:
+            wanted = name | other | {"attributes": other.get("attributes")}
+            wanted = {key: value for key, value in wanted.items() if value is not None}
+            expected = {person[0] for person in crowd if fits(person, wanted)}
+            for sort in (None, "created", "name"):
+                found = await people.ask(**wanted, sort=sort, descending=sort == "name", limit=3)
+                assert len(found) == len(set(found))
+                assert set(found) == expected, (wanted, sort)
+                assert found == await people.ask(**wanted, sort=sort, descending=sort == "name")
 
 
 async def test_pages_neither_repeat_nor_skip_while_users_come_change_and_go(people: People) -> None:

@@ -28,6 +28,7 @@ _SETTINGS: Final = {
     "default_transaction_read_only": "on",
     # The best plan depends on the values: a prefix of one letter is not one of ten.
     "plan_cache_mode": "force_custom_plan",
+    "enable_seqscan": "off",
 }
 _FRESHNESS: Final = """
     select p.as_of, p.lag_events, p.at, clock_timestamp()
