@@ -243,6 +243,8 @@ view_line_s = 5.0  # between two lines where there is no terminal
 shard_joins_s = 120.0  # a new server is made, started and prepared
 shard_poll_s = 0.1
 measure_s = 60.0  # of one shard
+balance_window_s = 1.0  # requests are counted for so long, if nobody counted them before
+plan_window_s = 5.0  # the same for a plan by requests
 
 # Control plane
 control_shard_id_chars_max = 32

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import asdict
 
+from denizen import limits
 from denizen.api.operations import (
     BucketDocument,
     ImbalanceDocument,
@@ -37,10 +38,10 @@ from denizen.control.commands import (
 )
 from denizen.control.plan import BalanceBy, Plan
 from denizen.control.planner import plan_moves, plan_rebalance
-from denizen.control.ports import Measures
 from denizen.control.state import COMMITTED, ControlState, Rebalance
 from denizen.errors import Refused, ShardNotFound, Unavailable
 from denizen.operators import views
+from denizen.operators.measuring import ShardMeasures
 from denizen.operators.plans import balance_document, plan_document, plan_of
 from denizen.sharding.bucket_map import BucketMap
 from denizen.sharding.ids import BUCKETS, Bucket, ShardId
@@ -53,7 +54,7 @@ class Desk:
     if the control plane does not do this as things are.
     """
 
-    def __init__(self, control: ControlClient, measures: Measures) -> None:
+    def __init__(self, control: ControlClient, measures: ShardMeasures) -> None:
         self.control = control
         self._measures = measures
 
@@ -113,7 +114,7 @@ class Desk:
         state = await self.control.state()
         bucket_map = _map_of(state)
         owners = {Bucket(bucket): bucket_map.shard_of(Bucket(bucket)) for bucket in range(BUCKETS)}
-        measured = await self._measures.measure(state)
+        measured = await self._measures.measure(state, window_s=limits.balance_window_s)
         found = {by: balance(owners, weights(state), measured.buckets, by) for by in BalanceBy}
         imbalance = ImbalanceDocument(*(round(found[by].imbalance, 4) for by in BalanceBy))
         return MeasuredBalance(imbalance, balance_document(found[BalanceBy.USERS]).shards)
@@ -179,7 +180,8 @@ class Desk:
 
     async def _plan(self, by: str) -> Plan:
         state = await self.control.state(linearizable=True)
-        measured = await self._measures.measure(state)
+        window_s = limits.plan_window_s if by == BalanceBy.REQUESTS else 0.0
+        measured = await self._measures.measure(state, window_s=window_s)
         return plan_rebalance(state, measured.buckets, BalanceBy(by), measured.degraded)
 
     async def _current(self) -> Rebalance:

@@ -9,53 +9,56 @@ import asyncpg
 from denizen import limits
 from denizen.control.ports import BucketMeasures, Measured
 from denizen.control.state import ControlState, ShardStatus
+from denizen.moving.measures import Scales
 from denizen.sharding.ids import Bucket, ShardId
 
-_MEASURE = """
-with size as (
-    select (pg_total_relation_size('denizen.events') + pg_total_relation_size('denizen.users')
-            + pg_total_relation_size('denizen.login_names')) / greatest(sum(head), 1) as per_event
-    from denizen.buckets
-), counted as (
-    select bucket, count(*) as users from denizen.users group by bucket
-)
-select b.bucket, coalesce(c.users, 0) as users, (b.head * size.per_event)::bigint as bytes
-from denizen.buckets b cross join size left join counted c using (bucket)
-where b.state in ('open', 'fenced')
-"""
 _HOLDING = frozenset({ShardStatus.ACTIVE, ShardStatus.DRAINING})
 
 
 class ShardMeasures:
-    """Measures by SQL. `places` says how to connect to each shard, as it is now."""
+    """Weighs by SQL. `places` says how to connect to each shard, as it is now. It remembers what it saw last, for
+    requests are what was written since.
+    """
 
     def __init__(self, places: Callable[[], Mapping[ShardId, Mapping[str, Any]]]) -> None:
         self._places = places
+        self._scales = Scales()
+        self._looked = False
 
-    async def measure(self, state: ControlState) -> Measured:
-        """Every bucket, on the shard that owns it; a shard that does not answer is degraded."""
+    async def measure(self, state: ControlState, *, window_s: float = 0.0) -> Measured:
+        """Every bucket, on the shard that owns it; a shard that does not answer is degraded.
+
+        The first look has no requests to tell; with a window it looks again after so many seconds.
+        """
+        if window_s and not self._looked:
+            await self._measure(state)
+            await asyncio.sleep(window_s)
+        return await self._measure(state)
+
+    async def _measure(self, state: ControlState) -> Measured:
         places = self._places()
         shards = [shard.id for shard in state.shards.values() if shard.status in _HOLDING]
         buckets: dict[Bucket, BucketMeasures] = {}
         degraded: dict[ShardId, str] = {}
-        found = await asyncio.gather(*(self._ask(places.get(shard)) for shard in shards))
+        found = await asyncio.gather(*(self._weigh(shard, places.get(shard)) for shard in shards))
         for shard, answer in zip(shards, found, strict=True):
             if isinstance(answer, str):
                 degraded[shard] = answer
             else:
                 buckets.update(answer)
+        self._looked = True
         return Measured(buckets, degraded)
 
-    async def _ask(self, place: Mapping[str, Any] | None) -> dict[Bucket, BucketMeasures] | str:
+    async def _weigh(self, shard: ShardId, place: Mapping[str, Any] | None) -> dict[Bucket, BucketMeasures] | str:
         if place is None:
             return "this process does not know where it is"
         try:
             async with asyncio.timeout(limits.measure_s):
                 connection = await asyncpg.connect(**place)
                 try:
-                    rows = await connection.fetch(_MEASURE)
+                    weights = await self._scales.weigh(shard, connection)
                 finally:
                     await connection.close()
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             return f"it does not answer: {error or type(error).__name__}"
-        return {Bucket(row["bucket"]): BucketMeasures(row["users"], row["bytes"], 0.0) for row in rows}
+        return {bucket: BucketMeasures(each.users, each.bytes, each.requests) for bucket, each in weights.items()}
