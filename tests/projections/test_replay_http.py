@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -140,3 +142,20 @@ async def test_a_read_model_is_paused_and_resumed_over_http(http: Http) -> None:
     await http("POST", "/v1/projections/statistics:resume", expected=409)
     nobody = "01890a5d-ac96-8b2f-8d0a-3c1f2e4d5b6a"
     await http("POST", f"/v1/projections/directory/parked/{nobody}:skip", expected=409)
+
+
+async def test_the_command_line_searches_explains_and_follows(running: RunningDeployment, http: Http) -> None:
+    made = await http("POST", "/v1/users", {"email": "ann@example.org", "display_name": "Zebulon Quirk"}, expected=201)
+    await http("GET", f"/v1/users?name=zebulon&position={made['position']}")
+    environment = {**os.environ, "DENIZEN_URL": running.url, "DENIZEN_KEY": running.admin_key}
+
+    def denizen(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-P", "-m", "denizen", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+
+    assert made["id"] in denizen("users", "search", "--name", "zebu quirk", "--json").stdout
+    explained = denizen("users", "explain", made["id"])
+    assert (explained.returncode, "rows and events agree" in explained.stdout) == (0, True), explained
+    followed = denizen("changes", "--start", "beginning", "--types", "UserRegistered")
+    assert made["id"] in followed.stdout, followed.stderr
+    assert followed.stdout.count("UserRegistered") > EVENTS / 10

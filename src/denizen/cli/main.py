@@ -26,6 +26,7 @@ app.command(
     "denizen.cli.gateway:app", name="gateway", help="Serve the HTTP API of a deployment, as a process of its own."
 )
 app.command("denizen.cli.users:app", name="users", help="Create, find and change users through the API.")
+app.command("denizen.cli.reading:changes_app", name="changes", help="Follow every change of every user.")
 app.command("denizen.cli.keys:app", name="keys", help="Create, list and revoke API keys.")
 app.command("denizen.cli.import_:app", name="import", help="Import people from a file, while the service serves.")
 app.command("denizen.cli.export:app", name="export", help="Write all users to a file.")

@@ -74,6 +74,10 @@ class Fields:
 NO_FIELDS = Fields()
 
 
+app.command("denizen.cli.reading:search", name="search")
+app.command("denizen.cli.reading:explain", name="explain")
+
+
 @app.command
 def create(
     fields: Fields = NO_FIELDS,

@@ -7,6 +7,7 @@
 exception for each code of a problem. The documents are those of the API (`denizen.api.shapes`). See docs/client.md.
 """
 
+from denizen.api.read_side import ChangeDocument, ChangePage, ExplanationDocument, ReplayDocument
 from denizen.api.shapes import CreationResult, EventDocument, KeyDocument, LookupResult, PasswordVerdict, WrittenUser
 from denizen.api.shapes import UserDocument as User
 from denizen.client.client import Client
@@ -32,9 +33,12 @@ from denizen.client.errors import (
 from denizen.client.retrying import RetryPolicy
 
 __all__ = [
+    "ChangeDocument",
+    "ChangePage",
     "Client",
     "CreationResult",
     "EventDocument",
+    "ExplanationDocument",
     "Forbidden",
     "IdempotencyKeyReused",
     "Invalid",
@@ -47,6 +51,7 @@ __all__ = [
     "Problem",
     "RateLimited",
     "Refused",
+    "ReplayDocument",
     "RetryPolicy",
     "ShardNotFound",
     "Unauthenticated",

@@ -25,6 +25,8 @@ from denizen.api.shapes import (
     WrittenUser,
 )
 from denizen.client.operations import Operations
+from denizen.client.queries import Queries
+from denizen.client.replays import Replays
 from denizen.client.retrying import RetryPolicy
 from denizen.client.transport import Answer, Call, Transport
 from denizen.limits import page_users_default
@@ -35,12 +37,12 @@ UserRef = UUID | str
 _DEFAULT_RETRIES: Final = RetryPolicy()
 
 
-class Client:
+class Client(Queries):
     """A client of one deployment. Use it as `async with Client(url, key) as client`, or `close` it.
 
     Methods raise `denizen.client.Problem`s. Writes take an `idempotency_key`, drawn if none is given, and are
     repeated under it when they may be; `if_version` makes a command depend on the user's version. `timeout_s` is for
-    one attempt. `operations` is for operators.
+    one attempt. `operations` and `replays` are for operators.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Client:
     ) -> None:
         self._transport = Transport(url, key, retries, timeout_s)
         self.operations = Operations(self._transport)
+        self.replays = Replays(self._transport)
 
     async def __aenter__(self) -> "Client":
         return self

@@ -130,6 +130,12 @@ class Refused(Problem):
     code, status, title = "refused", 409, "Refused"
 
 
+class ReplayRefused(Problem):
+    """The read models are not in the state that this needs."""
+
+    code, status, title = "replay_refused", 409, "Not possible as things are"
+
+
 _BY_CODE = {kind.code: kind for kind in Problem.__subclasses__()}
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 import msgspec
-from msgspec.structs import astuple
+from msgspec.structs import asdict
 
 from denizen.api.read_side import ExplainedEvent, ExplainedRows, ExplanationDocument
 from denizen.errors import Unavailable, UserNotFound
@@ -34,7 +34,7 @@ async def explain_user(services: Services, request: Request) -> Reply:
     if found is None:
         raise UserNotFound("there is no user with this id")
     events = [
-        ExplainedEvent(*astuple(event_document(each)), number <= found.applied)
+        ExplainedEvent(**asdict(event_document(each)), applied=number <= found.applied)
         for number, each in enumerate(found.events, 1)
     ]
     document = ExplanationDocument(
