@@ -7,13 +7,14 @@ SEEDS ?= 2000
 TEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check format bench bench-raft sim demo demo-raft lock clean
+.PHONY: help up test check format bench bench-rebalance bench-raft sim demo demo-raft lock clean
 
 help:
 	@echo "make up          run a local deployment with real servers (Ctrl-C stops it; UP_ARGS='--shards 2' for options)"
 	@echo "make test        run the tests against real servers"
 	@echo "make check       format, lint, types, import contract"
 	@echo "make bench       the benchmarks of the user service, bounded      make bench-raft  those of the consensus"
+	@echo "make bench-rebalance  a deployment grows by a shard under load (BENCH_ARGS='--users 2000000' for its size)"
 	@echo "make demo        a narrated tour of the user service              make demo-raft   one of the consensus"
 	@echo "make sim SEEDS=N the seeded simulation of the consensus, N runs"
 	@echo "make format      format the code       make lock  renew the lock files       make clean  remove .venv and caches"
@@ -50,6 +51,9 @@ format: $(VENV)/dev.stamp
 
 bench: $(VENV)/dev.stamp
 	@exec $(BIN)/denizen bench all
+
+bench-rebalance: $(VENV)/dev.stamp
+	@exec $(BIN)/denizen bench rebalance $(BENCH_ARGS)
 
 bench-raft: $(VENV)/dev.stamp
 	@exec $(BIN)/python -m denizen.bench.raft

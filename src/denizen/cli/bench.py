@@ -19,6 +19,7 @@ Examples:
     denizen bench verify
     denizen bench bus
     denizen bench projections --events 1000000
+    denizen bench rebalance --users 2000000
 """,
     help_format="plaintext",
 )
@@ -83,3 +84,15 @@ def projections(*, events: Annotated[int, Parameter(validator=Number(gte=1_000))
     from denizen.bench.projections import run
 
     run(events)
+
+
+@app.command
+def rebalance(
+    *,
+    users: Annotated[int, Parameter(help="People before it grows.", validator=Number(gte=1))] = 100_000,
+    seconds: Annotated[int, Parameter(help="Of load before anything moves.", validator=Number(gte=1))] = 20,
+) -> None:
+    """A deployment grows from two shards to three under load: holds, errors, movement, balance. About three minutes."""
+    from denizen.bench.rebalancing import run
+
+    run(users=users, seconds=seconds)

@@ -12,7 +12,8 @@ from uuid import UUID
 
 import asyncpg
 
-from denizen.events.codec import LOGIN_NAME_EVENTS_FROM, codec
+from denizen.events.codec import LOGIN_NAME_EVENTS_FROM, RESERVED
+from denizen.events.reading import decoded
 from denizen.events.records import decode_state
 from denizen.service.gateway import Gateway
 from denizen.sharding.hashing import bucket_of_login_name, stream_of_login_name
@@ -25,7 +26,9 @@ _SERVED = "bucket in (select bucket from denizen.buckets where state in ('open',
 _TABLES = {
     "buckets": "select bucket, epoch, head, digest from denizen.buckets where state in ('open', 'fenced')",
     "events": f"""select e.bucket, e.sequence, e.stream, e.version, e.type, e.schema, e.recorded_at, e.data,
-                  denizen.event_hash(e) as hash
+                  denizen.event_hash(e) as hash,
+                  case when e.version = 1 or e.type > 100 then e.secret else (
+                      select f.secret from denizen.events f where f.stream = e.stream and f.version = 1) end as secret
                   from denizen.events e where {_SERVED} order by e.stream, e.version""",  # noqa: S608
     "users": f"select * from denizen.users where {_SERVED}",  # noqa: S608
     "names": f"""select l.*, coalesce(s.state, 'held') as state from denizen.login_names l
@@ -150,10 +153,11 @@ def _name_streams(rows: Rows, seed: int) -> Iterator[str]:
         if _is_user(events):
             continue
         event = _decoded(events[-1])
+        value = next((_decoded(each).value for each in reversed(events) if each["type"] == RESERVED), None)
         state = _STATE_AFTER.get(type(event).__name__.removeprefix("LoginName"))
         row = held.get(stream)
         if state is not None and (row is None or (row["user_id"], row["state"]) != (event.user_id, state)):
-            yield f"{event.value} is {state} by its events, and {row} in the table"
+            yield f"{value} is {state} by its events, and {row} in the table"
 
 
 def _keys(rows: Rows) -> Iterator[str]:
@@ -176,7 +180,7 @@ def _is_user(events: Sequence[asyncpg.Record]) -> bool:
 
 
 def _decoded(event: asyncpg.Record) -> Any:
-    return codec.decode(event["type"], event["schema"], event["data"])
+    return decoded(event["stream"], event["version"], event["type"], event["schema"], event["data"], event["secret"])
 
 
 def _name(row: asyncpg.Record) -> LoginName:

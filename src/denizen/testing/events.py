@@ -9,11 +9,13 @@ from uuid import UUID
 import asyncpg
 
 from denizen.events.codec import Event, codec
+from denizen.events.sealing import new_key, seal
 from denizen.sharding.ids import Bucket, mint_user_id
 from denizen.users.events import AttributesChanged, EmailChanged, ProfileChanged, UserRegistered
 from denizen.users.state import Name
 
-COLUMNS = ("bucket", "sequence", "stream", "version", "type", "schema", "recorded_at", "command_id", "actor", "data")
+COLUMNS = ("bucket", "sequence", "stream", "version", "type", "schema", "recorded_at", "command_id", "actor", "data",
+           "secret")  # fmt: skip
 _GIVEN = ("Ann", "Jürgen", "Maria", "Владимир", "太郎", "Olga", "Jean-Luc", "Zoë", "Noah", "Amira", "Sven", "Lucía")
 _FAMILY = ("Smith", "Müller", "Nowak", "Иванов", "山田", "García", "Rossi", "Dubois", "Larsen", "Haddad", "O'Neil")
 _COUNTRIES = ("DE", "FR", "US", "JP", "PL", "BR", "IN", "CH")
@@ -50,8 +52,12 @@ def _rows(
         for version, event in enumerate(_life(made, chance), 1):
             heads[bucket] = heads.get(bucket, 0) + 1
             number, schema, data = codec.encode(event)
+            if version == 1:
+                secret, cipher = new_key(stream.bytes)
+            data = seal(cipher, stream.bytes, version, number, schema, data)
             command = UUID(int=chance.getrandbits(128))
-            yield (bucket, heads[bucket], stream, version, number, schema, moment, command, "bench", data)
+            yield (bucket, heads[bucket], stream, version, number, schema, moment, command, "bench", data,
+                   secret if version == 1 else None)  # fmt: skip
             made += 1
 
 

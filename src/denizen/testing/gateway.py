@@ -9,6 +9,8 @@ from uuid import UUID
 
 import asyncpg
 
+from denizen.events import sealing
+from denizen.events.keyring import Keyring, WrappingKey
 from denizen.events.provisioning import provision
 from denizen.service.gateway import Gateway
 from denizen.sharding.bucket_map import BucketMap, LocalMapSource, initial_map, write_map
@@ -18,11 +20,13 @@ from denizen.users.login_names import LoginNameKind
 
 SEED = 7
 DEPLOYMENT = UUID(int=1)
+KEYRING = Keyring([WrappingKey.new()])
 KINDS = frozenset({LoginNameKind.EMAIL, LoginNameKind.USERNAME})
 
 
 async def provision_all(databases: Sequence[Database]) -> BucketMap:
-    """Make each migrated, empty database a shard: s1, s2, …; the map over them."""
+    """Make each migrated, empty database a shard: s1, s2, …; the map over them. `KEYRING` is used from now on."""
+    sealing.use(KEYRING)
     bucket_map = initial_map([ShardId(f"s{number}") for number in range(1, len(databases) + 1)])
     for shard, database in zip(bucket_map.shards, databases, strict=True):
         connection = await asyncpg.connect(**database.connect_args)

@@ -62,6 +62,10 @@ class Ledger:
         async with aiohttp.ClientSession(self.url, headers=self._headers, timeout=timeout) as session:
             await asyncio.gather(*(self._client(session, until) for _ in range(clients)))
 
+    def waits_ms(self, since: float, until: float) -> list[float]:
+        """How long the requests took whose answers came between these two moments (`time.monotonic`)."""
+        return [wait.seconds * 1e3 for wait in self.waits if since <= wait.at <= until]
+
     async def differences(self) -> list[str]:
         """Every way in which the deployment is not what was acknowledged; empty if all is well."""
         found: list[str] = []
