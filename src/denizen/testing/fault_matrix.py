@@ -192,8 +192,8 @@ PREFACE: Final = f"""# Faults at each stage of a move
 
 Made by `python -m denizen.testing.fault_matrix --write docs`: one deployment of two shards as `denizen up` runs it,
 with three control nodes, on one machine. In each row {BUCKETS_MOVED} buckets move while {CLIENTS} clients sign up,
-change names, read, delete and write batches, and the fault strikes the moment one of the moves is at the stage. "Tries" counts
-how often it came too late before, for stages last milliseconds. Then nobody helps.
+change names, read, delete and write batches, and the fault strikes the moment one of the moves is at the stage.
+"Tries" counts how often it came too late before, for stages last milliseconds. Then nobody helps.
 
 A row holds if every move ends by itself, every acknowledged write is there, no server keeps anything that is not its
 own, and no client was refused anything; if it is the control plane that fails, no client may have met an error either.
