@@ -146,7 +146,8 @@ async def test_a_read_model_is_paused_and_resumed_over_http(http: Http) -> None:
 
 async def test_the_command_line_searches_explains_and_follows(running: RunningDeployment, http: Http) -> None:
     made = await http("POST", "/v1/users", {"email": "ann@example.org", "display_name": "Zebulon Quirk"}, expected=201)
-    await http("GET", f"/v1/users?name=zebulon&position={made['position']}")
+    await until_level(http)
+    assert not (await http("GET", f"/v1/users?name=zebulon&position={made['position']}"))["stale"]
     environment = {**os.environ, "DENIZEN_URL": running.url, "DENIZEN_KEY": running.admin_key}
 
     def denizen(*arguments: str) -> subprocess.CompletedProcess[str]:
