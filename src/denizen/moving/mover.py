@@ -163,7 +163,7 @@ class Mover:
                 ) from error
         return Head(Sequence(row["head"]), row["digest"])
 
-    async def finish(self, move: Move, _epoch: Epoch | None = None) -> Verification:
+    async def finish(self, move: Move) -> Verification:
         """Bring what is missing, compare, and write down if it is equal: in one transaction on the target."""
         async with self._servers.connection(move.source) as source, self._servers.connection(move.target) as target:
             while (found := await self._finish(move, source, target)) is None:
