@@ -114,7 +114,7 @@ async def test_a_source_that_crashes_right_after_the_fence_is_still_fenced(world
     head = await mover.fence(move, FENCE)
     crash(world, S1)
     assert await world.state(S1, BUCKET) == ("fenced", 2)
-    verification = await again(lambda: mover.finish(move))
+    verification = await again(lambda: mover.finish(move, FENCE))
     assert (verification.verdict, verification.head) == (Verdict.EQUAL, head)
     await mover.open(move, OPEN)
     world.maps.publish(BUCKET, S2, OPEN)
@@ -210,7 +210,7 @@ async def test_a_verifier_that_dies_half_way_has_found_nothing_equal(world: Worl
     await mover.fence(move, FENCE)
     async with world.sql(S2) as guard, guard.transaction():
         await guard.execute("lock table denizen.cancelled_commands in access exclusive mode")  # it waits here
-        finishing = asyncio.create_task(mover.finish(move))
+        finishing = asyncio.create_task(mover.finish(move, FENCE))
         waiting = "select pid from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
         while (pid := await guard.fetchval(waiting)) is None:
             await asyncio.sleep(0.01)
@@ -220,7 +220,7 @@ async def test_a_verifier_that_dies_half_way_has_found_nothing_equal(world: Worl
         assert raised.value.retryable
     with pytest.raises(DenizenError, match="not found equal"):
         await mover.open(move, OPEN)
-    assert (await mover.finish(move)).verdict is Verdict.EQUAL
+    assert (await mover.finish(move, FENCE)).verdict is Verdict.EQUAL
     await mover.open(move, OPEN)
 
 

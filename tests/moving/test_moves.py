@@ -207,7 +207,7 @@ async def test_every_step_may_be_repeated(world: World, mover: Mover) -> None:
     heads = [await mover.fence(move, Epoch(2)) for _ in range(2)]
     assert heads[0] == heads[1]
     for _ in range(2):
-        assert (await mover.finish(move)).head == heads[0]
+        assert (await mover.finish(move, Epoch(2))).head == heads[0]
     for _ in range(2):
         await mover.open(move, Epoch(3))
         world.maps.publish(BUCKET, S2, 3)

@@ -40,7 +40,7 @@ async def test_late_work_of_an_older_attempt_is_refused_by_both_servers(world: W
         mover.copy(old, nothing),
         mover.tail(old),
         mover.fence(old, FENCE),
-        mover.finish(old),
+        mover.finish(old, FENCE),
         mover.open(old, OPEN),
         mover.bar(old),
         mover.reopen(old, OPEN),
@@ -52,7 +52,7 @@ async def test_late_work_of_an_older_attempt_is_refused_by_both_servers(world: W
     await mover.fence(new, FENCE)
     with pytest.raises(StaleAttempt):
         await mover.close(old, OPEN)
-    assert (await mover.finish(new)).verdict is Verdict.EQUAL
+    assert (await mover.finish(new, FENCE)).verdict is Verdict.EQUAL
 
 
 async def test_an_attempt_that_was_barred_never_opens_the_target(world: World, mover: Mover) -> None:
@@ -61,7 +61,7 @@ async def test_an_attempt_that_was_barred_never_opens_the_target(world: World, m
     move = world.move(BUCKET)
     await world.to_fence(mover, move)
     await mover.fence(move, FENCE)
-    assert (await mover.finish(move)).verdict is Verdict.EQUAL
+    assert (await mover.finish(move, FENCE)).verdict is Verdict.EQUAL
     barring = replace(move, attempt=2)
     assert await mover.bar(barring) is True
     await mover.reopen(barring, OPEN)
@@ -81,7 +81,7 @@ async def test_a_target_that_is_open_cannot_be_barred(world: World, mover: Mover
     move = world.move(BUCKET)
     await world.to_fence(mover, move)
     await mover.fence(move, FENCE)
-    await mover.finish(move)
+    await mover.finish(move, FENCE)
     await mover.open(move, OPEN)
     later = replace(move, attempt=2)
     assert await mover.bar(later) is False
@@ -106,7 +106,7 @@ async def test_nothing_is_finished_without_the_fence(world: World, mover: Mover)
     move = world.move(BUCKET)
     await world.to_fence(mover, move)
     with pytest.raises(NotHere):
-        await mover.finish(move)
+        await mover.finish(move, FENCE)
 
 
 async def test_two_moves_of_one_bucket_exclude_each_other(world: World, mover: Mover) -> None:
@@ -181,7 +181,7 @@ async def test_a_move_cancelled_in_any_stage_leaves_nothing(world: World, mover:
         ("copied", lambda: mover.copy(move, nothing)),
         ("tailed", lambda: mover.tail(move)),
         ("fenced", lambda: mover.fence(move, FENCE)),
-        ("verified", lambda: mover.finish(move)),
+        ("verified", lambda: mover.finish(move, FENCE)),
     ):
         if step is not None:
             await step()

@@ -80,7 +80,7 @@ async def test_damage_on_the_target_is_found_before_it_opens(world: World, mover
     await world.to_fence(mover, move)
     await world.execute(S2, statement, BUCKET)
     await mover.fence(move, FENCE)
-    verification = await mover.finish(move)
+    verification = await mover.finish(move, FENCE)
     assert verification.verdict is Verdict.DIFFERENT
     assert verification.differences
     assert all(difference.startswith(f"{table}: ") for difference in verification.differences)
@@ -99,7 +99,7 @@ async def test_damage_on_the_source_is_found_too(world: World, mover: Mover) -> 
     move = world.move(BUCKET)
     await world.to_fence(mover, move)
     await mover.fence(move, FENCE)
-    verification = await mover.finish(move)
+    verification = await mover.finish(move, FENCE)
     assert verification.verdict is Verdict.DIFFERENT
     assert any("digest" in difference for difference in verification.differences)
 
@@ -113,5 +113,5 @@ async def test_idempotency_records_that_differ_are_carried_anew(world: World, mo
     back = "update denizen.idempotency set recorded_at = recorded_at - interval '1 hour' where bucket = $1"
     await world.execute(S1, back, BUCKET)
     await mover.fence(move, FENCE)
-    assert (await mover.finish(move)).verdict is Verdict.EQUAL
+    assert (await mover.finish(move, FENCE)).verdict is Verdict.EQUAL
     assert (await world.rows(S2, BUCKET))["idempotency"] == 1

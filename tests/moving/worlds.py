@@ -132,7 +132,7 @@ class World:
         """From the fence to the published map."""
         fence = Epoch(move.epoch + 1)
         await mover.fence(move, fence)
-        verification = await mover.finish(move)
+        verification = await mover.finish(move, fence)
         assert verification.verdict is Verdict.EQUAL, verification
         await mover.open(move, Epoch(fence + 1))
         self.maps.publish(move.bucket, move.target, fence + 1)

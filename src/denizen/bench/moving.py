@@ -88,7 +88,7 @@ async def _move_all(
             await mover.tail(move)
             began = time.monotonic()
             await mover.fence(move, Epoch(2))
-            verification = await mover.finish(move)
+            verification = await mover.finish(move, Epoch(2))
             invariant(verification.verdict is Verdict.EQUAL, "a moved bucket is equal", found=verification.differences)
             await mover.open(move, Epoch(3))
             fenced.append(time.monotonic() - began)

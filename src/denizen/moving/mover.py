@@ -33,7 +33,7 @@ Progress = Callable[[Copied], None]
 _BEGIN: Final = "select denizen.move_begin($1, $2, $3, $4, $5)"
 _REMOVE: Final = "select denizen.move_remove($1, $2, $3, $4)"
 _FENCE: Final = "select head, digest from denizen.move_fence($1, $2, $3, $4, $5, $6, $7)"
-_REST: Final = "select (digest).*, events, records, commands from denizen.move_rest($1, $2, $3, $4, $5, $6)"
+_REST: Final = "select (digest).*, events, records, commands from denizen.move_rest($1, $2, $3, $4, $5, $6, $7)"
 _INSERT: Final = "insert into denizen.events select * from unnest($1::denizen.events[])"
 _CARRY: Final = "select denizen.move_carry($1, $2, $3, $4)"
 _VERIFIED: Final = "select denizen.move_verified($1, $2, $3)"
@@ -163,26 +163,30 @@ class Mover:
                 ) from error
         return Head(Sequence(row["head"]), row["digest"])
 
-    async def finish(self, move: Move) -> Verification:
+    async def finish(self, move: Move, epoch: Epoch) -> Verification:
         """Bring what is missing, compare, and write down if it is equal: in one transaction on the target."""
         async with self._servers.connection(move.source) as source, self._servers.connection(move.target) as target:
-            while (found := await self._finish(move, source, target)) is None:
+            while (found := await self._finish(move, epoch, source, target)) is None:
                 await self._slicer.copy(source, target, move, limits.move_slice_events_max)
         self._tails.pop(move.id, None)
         return found
 
-    async def _finish(self, move: Move, source: asyncpg.Connection, target: asyncpg.Connection) -> Verification | None:
+    async def _finish(
+        self, move: Move, epoch: Epoch, source: asyncpg.Connection, target: asyncpg.Connection
+    ) -> Verification | None:
         """None: there are more events than fit into one statement."""
         who = (move.id, move.attempt, move.bucket)
         async with target.transaction():
             head, _, keys_since = await target.fetchrow(POSITION, *who)
-            rest = await source.fetchrow(_REST, *who, head, limits.move_finish_events_max, keys_since)
+            rest = await source.fetchrow(_REST, *who, epoch, head, limits.move_finish_events_max, keys_since)
             if rest["events"] is None:
                 return None
             await self._bring(target, move, head, keys_since, rest)
             tables = await self._compare(target, move, rest)
             if "idempotency records" in tables:  # a clock was set back, or old ones were forgotten meanwhile
-                rest = await source.fetchrow(_REST, *who, rest["head"], limits.move_finish_events_max, "-infinity")
+                rest = await source.fetchrow(
+                    _REST, *who, epoch, rest["head"], limits.move_finish_events_max, "-infinity"
+                )
                 await target.execute(
                     _CARRY, move.bucket, "-infinity", _tuples(rest["records"]), _tuples(rest["commands"])
                 )

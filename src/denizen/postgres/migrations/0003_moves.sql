@@ -198,7 +198,8 @@ $$;
 -- What the fenced source has that the target has not: events after a sequence, and what is carried as it is. Null, but
 -- for the digest, if there are more events than `in_events_max`.
 create function denizen.move_rest(
-    in_move uuid, in_attempt integer, in_bucket smallint, in_after bigint, in_events_max integer, in_keys_since text
+    in_move uuid, in_attempt integer, in_bucket smallint, in_fence_epoch integer, in_after bigint, in_events_max integer,
+    in_keys_since text
 ) returns table (
     digest denizen.bucket_digest, events denizen.events[], records denizen.idempotency[],
     commands denizen.cancelled_commands[]
@@ -208,8 +209,9 @@ declare
     owned   denizen.buckets;
 begin
     select * into owned from denizen.buckets b where b.bucket = in_bucket for share;
-    if entered.state <> 'fenced' or owned.state is distinct from 'fenced' then
-        perform denizen.move_refuse('bucket_not_here', format('bucket %s is not fenced here by this move', in_bucket));
+    if entered.state <> 'fenced' or owned.state is distinct from 'fenced' or owned.epoch <> in_fence_epoch then
+        perform denizen.move_refuse('bucket_not_here', format(
+            'bucket %s is not fenced here by this move at epoch %s', in_bucket, in_fence_epoch));
     end if;
     if owned.head - in_after > in_events_max then
         return query select denizen.move_digest(in_bucket), null::denizen.events[], null::denizen.idempotency[],
