@@ -227,6 +227,7 @@ control_lead_poll_s = 0.02  # between two looks whether this node leads
 control_lead_retry_s = 1.0  # after the leader's work ended by a defect
 control_start_s = 20.0
 control_stop_s = 10.0
+agent_pause_s = 0.25  # between two looks of the agent, however often the state changes
 agent_retry_s = 2.0
 agent_farewell_s = (
     2.0  # from a shard's removal to the stop of its server: whoever still asks it has learnt of it by then

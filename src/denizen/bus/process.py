@@ -73,7 +73,7 @@ class Relays:
 
 
 async def serve_relays(places: Places, source: MapSource, bus: BusSettings) -> None:
-    """Run relays until SIGTERM or SIGINT. One that ends by itself has a defect; then all end, and the error is raised."""
+    """Run relays until SIGTERM or SIGINT. One that ends by itself has a defect: all end, and it is raised."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -49,6 +49,7 @@ class ControlServer:
         self._token = wire.client_token(node.plan.secret).encode()
         self._http = HttpServer(self._handle, self._knows)
         self._waiting = 0
+        self._packed_map: tuple[int, bytes] = (0, b"")  # the last one that was asked for, for all who wait for it
         self._routes: dict[tuple[str, str], Callable[[HttpRequest], Answer]] = {
             ("GET", wire.STATE): self._state,
             ("GET", wire.WATCH): self._watch,
@@ -105,7 +106,9 @@ class ControlServer:
         found = self._node.state.map
         if found is None or found.version <= after:
             return _nothing()
-        return _packed(msgspec.msgpack.encode(found))
+        if self._packed_map[0] != found.version:
+            self._packed_map = (found.version, _packed(msgspec.msgpack.encode(found)))
+        return self._packed_map[1]
 
     async def _propose(self, request: HttpRequest) -> bytes:
         try:

@@ -54,7 +54,6 @@ class Agent:
         self._hands = hands
         self._tell = tell
         self._told: set[str] = set()  # problems, once each
-        self._changed = asyncio.Event()
 
     async def found(self) -> None:
         """Tell a new control plane what there is: the map, and the shards. A founded one knows it already."""
@@ -75,6 +74,7 @@ class Agent:
                 self._keep_map(state.map)
                 await self._carry_out(state)
                 self._told.clear()
+                await asyncio.sleep(limits.agent_pause_s)
             except (DenizenError, OSError) as error:
                 self._complain(str(error))
                 revision = 0  # nothing new need come before the next attempt

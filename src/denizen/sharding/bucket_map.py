@@ -59,17 +59,11 @@ class BucketMap(Struct, frozen=True):
 
     def changed_from(self, other: "BucketMap") -> set[Bucket]:
         """The buckets that are elsewhere, or at another epoch, in this map than in the other one."""
-        same = self.shards == other.shards
-        return {
-            Bucket(bucket)
-            for bucket in range(BUCKETS)
-            if self.epochs[bucket] != other.epochs[bucket]
-            or (
-                self.owners[bucket] != other.owners[bucket]
-                if same
-                else self.shards[self.owners[bucket]] != other.shards[other.owners[bucket]]
-            )
-        }
+        changed = {bucket for bucket, (e, f) in enumerate(zip(self.epochs, other.epochs, strict=True)) if e != f}
+        theirs = [self.shards.index(shard) if shard in self.shards else -1 for shard in other.shards]
+        pairs = zip(self.owners, other.owners, strict=True)
+        changed |= {bucket for bucket, (owner, was) in enumerate(pairs) if owner != theirs[was]}
+        return {Bucket(bucket) for bucket in changed}
 
 
 def initial_map(shards: Sequence[ShardId]) -> BucketMap:
