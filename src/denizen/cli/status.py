@@ -12,6 +12,7 @@ from rich.table import Table
 from denizen.cli.options import DataOption, JsonOption, data_directory
 from denizen.deployment.health import DeploymentHealth, ShardHealth, examine
 from denizen.deployment.layout import Deployment
+from denizen.deployment.read_health import ReadHealth
 
 COLOURS = {
     "up": "green",
@@ -60,17 +61,35 @@ def _show(health: DeploymentHealth) -> None:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("shard", "state", "buckets", "size", "sessions", "port", "pid", "restarts", "version", "schema"):
         table.add_column(column, justify="left" if column in ("shard", "state") else "right")
-    for shard in health.shards:
-        table.add_row(*_row(shard))
+    for server in (*health.shards, *([health.read] if health.read else ())):
+        table.add_row(*_row(server))
     console.print(table)
     for shard in health.shards:
         if shard.problem:
             console.print(f"[red]{shard.id}[/]: {escape(shard.problem)}", soft_wrap=True)
+    if health.read:
+        _show_read(console, health.read)
 
 
-def _row(shard: ShardHealth) -> list[str]:
+def _show_read(console: Console, read: ReadHealth) -> None:
+    if read.problem:
+        console.print(f"[red]{read.id}[/]: {escape(read.problem)}", soft_wrap=True)
+    for each in read.projections:
+        words = ["[green]live[/]" if each.live and each.state == "running" else f"[yellow]{each.state}[/]"]
+        words += [] if each.lag_events is None else [f"{each.lag_events:,} events behind"]
+        words += (
+            [] if each.lag_ms_p99 is None else [f"visible after {each.lag_ms_p50:,.0f} ms, p99 {each.lag_ms_p99:,.0f}"]
+        )
+        words += [escape(each.reason)] if each.reason else []
+        console.print(f"{each.projection} version {each.version}: {', '.join(words)}", soft_wrap=True)
+    if read.parked:
+        console.print(f"[red]{read.parked} parked streams[/]: see `denizen projections`")
+
+
+def _row(shard: ShardHealth | ReadHealth) -> list[str]:
     size = f"{shard.bytes / (1 << 20):,.0f} MiB" if shard.bytes is not None else None
-    plain = (shard.buckets, size, shard.sessions, shard.port, shard.pid, shard.restarts, shard.version, shard.schema)
+    buckets, schema = (shard.buckets, shard.schema) if isinstance(shard, ShardHealth) else (None, None)
+    plain = (buckets, size, shard.sessions, shard.port, shard.pid, shard.restarts, shard.version, schema)
     return [shard.id, _coloured(shard.state), *("–" if value is None else str(value) for value in plain)]
 
 

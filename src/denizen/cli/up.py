@@ -57,6 +57,9 @@ def up(
             help="Use this NATS server, nats://user:password@host:port, or repeat it for a cluster.", negative=""
         ),
     ] = None,
+    read_dsn: Annotated[
+        str | None, Parameter(help="Keep the read models in this database of yours. Default: a server of our own.")
+    ] = None,
     config: Annotated[
         Path | None, Parameter(help="Configuration file. Default: denizen.toml in the data directory.")
     ] = None,
@@ -73,6 +76,7 @@ def up(
         "deployment.shard_dsns": shard_dsn or None,
         "gateway.listen": listen,
         "bus.servers": nats_url or None,
+        "read.dsn": read_dsn,
         "postgres.bin": str(pg_bin.expanduser().absolute()) if pg_bin else None,
     }
     settings = load_config(config_file(directory, config), flags=flags)
@@ -130,7 +134,13 @@ def _run(deployment: Deployment, config: Config, *, gateway: bool, as_json: bool
 def _own_arguments(directory: Path, flags: dict[str, Any], config: Path | None, gateway: bool) -> list[str]:
     """Return the arguments of a second `denizen up` that does the same."""
     arguments = ["--data", str(directory), *([] if gateway else ["--no-gateway"])]
-    for flag, key in (("--shards", "deployment.shards"), ("--listen", "gateway.listen"), ("--pg-bin", "postgres.bin")):
+    single = {
+        "--shards": "deployment.shards",
+        "--listen": "gateway.listen",
+        "--pg-bin": "postgres.bin",
+        "--read-dsn": "read.dsn",
+    }
+    for flag, key in single.items():
         if flags[key] is not None:
             arguments += [flag, str(flags[key])]
     for dsn in flags["deployment.shard_dsns"] or ():

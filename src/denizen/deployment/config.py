@@ -82,6 +82,12 @@ class BusSection(Struct, frozen=True, forbid_unknown_fields=True):
         return parse_size(self.retention_size)
 
 
+class ReadSection(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[read]`: the database of the read models."""
+
+    dsn: str | None = None  # of a database of yours; none: one on a server of our own
+
+
 class ControlSection(Struct, frozen=True, forbid_unknown_fields=True):
     """`[control]`: the control plane, which keeps the bucket map and moves buckets."""
 
@@ -95,6 +101,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     gateway: GatewaySection = field(default_factory=GatewaySection)
     postgres: PostgresSection = field(default_factory=PostgresSection)
     bus: BusSection = field(default_factory=BusSection)
+    read: ReadSection = field(default_factory=ReadSection)
     control: ControlSection = field(default_factory=ControlSection)
 
 
@@ -103,6 +110,7 @@ SECTIONS: dict[str, type[Struct]] = {
     "gateway": GatewaySection,
     "postgres": PostgresSection,
     "bus": BusSection,
+    "read": ReadSection,
     "control": ControlSection,
 }
 
@@ -202,7 +210,9 @@ def _check(config: Config, origins: Mapping[str, str]) -> None:
         raise wrong("deployment.shards", deployment.shards, f"a number from 1 to {shards_max}", origins)
     if deployment.shards == 0 and not deployment.shard_dsns:
         raise wrong("deployment.shards", 0, f"a number from 1 to {shards_max} (0 only with DSNs of servers)", origins)
-    _check_dsns(deployment.shard_dsns, origins)
+    _check_dsns("deployment.shard_dsns", deployment.shard_dsns, origins)
+    if config.read.dsn is not None:
+        _check_dsns("read.dsn", (config.read.dsn, *deployment.shard_dsns), origins)
     names = deployment.login_names
     if not names or len(set(names)) != len(names) or not set(names) <= set(LOGIN_NAMES):
         raise wrong(
@@ -244,7 +254,8 @@ def _check_bus(bus: BusSection, origins: Mapping[str, str]) -> None:
         raise wrong("bus.replicas", bus.replicas, "1, 3 or 5", origins)
 
 
-def _check_dsns(dsns: tuple[str, ...], origins: Mapping[str, str]) -> None:
+def _check_dsns(key: str, dsns: tuple[str, ...], origins: Mapping[str, str]) -> None:
+    """Each must be one, and each another database."""
     seen = set()
     for dsn in dsns:
         shown = hide_password(dsn)
@@ -252,11 +263,11 @@ def _check_dsns(dsns: tuple[str, ...], origins: Mapping[str, str]) -> None:
             parts = urlsplit(dsn)
             place = (parts.hostname, parts.port or 5432, parts.path, parts.query)
         except ValueError as error:
-            raise wrong("deployment.shard_dsns", shown, str(error), origins) from None
+            raise wrong(key, shown, str(error), origins) from None
         if parts.scheme not in ("postgresql", "postgres") or len(parts.path) < 2:
-            raise wrong("deployment.shard_dsns", shown, "postgresql://user:password@host:port/database", origins)
+            raise wrong(key, shown, "postgresql://user:password@host:port/database", origins)
         if place in seen:
-            raise wrong("deployment.shard_dsns", shown, "each shard needs a database of its own", origins)
+            raise wrong(key, shown, "each shard, and the read models, need a database of their own", origins)
         seen.add(place)
 
 

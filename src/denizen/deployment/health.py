@@ -1,6 +1,7 @@
 """How a deployment is now: asked of its processes, not read from files.
 
-The lock tells whether the supervisor lives, each shard's database answers a query, the gateway an HTTP request.
+The lock tells whether the supervisor lives, each database answers a query, the
+gateway an HTTP request.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from denizen.bus.server import has_jetstream
 from denizen.deployment.gateway import answers_http
 from denizen.deployment.layout import Deployment, ShardServer
 from denizen.deployment.lock import holder
+from denizen.deployment.read_health import ReadHealth, ask_read
 from denizen.deployment.state import RunState
 from denizen.sharding.bucket_map import counts, read_map
 
@@ -74,6 +76,7 @@ class DeploymentHealth(Struct, frozen=True):
     shards: tuple[ShardHealth, ...]
     gateway: GatewayHealth | None
     processes: tuple[ProcessHealth, ...] = ()
+    read: ReadHealth | None = None
 
 
 async def examine(deployment: Deployment) -> DeploymentHealth:
@@ -84,6 +87,7 @@ async def examine(deployment: Deployment) -> DeploymentHealth:
     shards = await asyncio.gather(
         *(_ask_shard(deployment, shard, buckets.get(shard.id, 0)) for shard in deployment.shards.values())
     )
+    read = await ask_read(deployment) if "projector" in state.processes else None
     gateway = None
     if state.gateway is not None:
         answers = await answers_http(state.gateway)
@@ -91,7 +95,7 @@ async def examine(deployment: Deployment) -> DeploymentHealth:
         gateway = GatewayHealth("up" if answers else "down", state.gateway.url, running, state.gateway.restarts)
     processes = _processes(state) if pid else ()
     states = {shard.state for shard in shards} | {process.state for process in processes}
-    whole = states <= {"up"} and (gateway is None or gateway.state == "up")
+    whole = states <= {"up"} and (read is None or read.whole) and (gateway is None or gateway.state == "up")
     if pid is None:
         word = "stopped"
     elif not state.ready:
@@ -109,6 +113,7 @@ async def examine(deployment: Deployment) -> DeploymentHealth:
         shards=tuple(shards),
         gateway=gateway,
         processes=processes,
+        read=read,
     )
 
 

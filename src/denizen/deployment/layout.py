@@ -43,6 +43,7 @@ RECORD = "deployment.json"
 BUS = "secrets/bus.json"
 READ_SERVER = "read1"
 READ_DIRECTORY = "read"
+READ_DSN = "secrets/read-dsn"
 
 
 class ShardRecord(Struct, frozen=True, omit_defaults=True):
@@ -139,6 +140,9 @@ class Deployment:
     @property
     def read_connect_args(self) -> dict[str, Any]:
         """Where the read models are: arguments of `asyncpg.connect`; the port is known once the server was started."""
+        dsn = self.read_dsn
+        if dsn is not None:
+            return {"dsn": dsn}
         return self._arguments(self.state().shards.get(READ_SERVER), READ_DATABASE)
 
     @property
@@ -159,6 +163,47 @@ class Deployment:
             raise BadDeployment(
                 f"the password of the PostgreSQL servers, {self.password_path}, cannot be read: {error.strerror}"
             ) from error
+
+    @property
+    def bus(self) -> BusSettings | None:
+        """How to reach the bus, as the supervisor last wrote it; None if the deployment has none."""
+        try:
+            return msgspec.json.decode((self.directory / BUS).read_bytes(), type=BusSettings)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.DecodeError) as error:
+            raise BadDeployment(f"{self.directory / BUS} cannot be read ({error}); the next start makes it") from error
+
+    def write_bus(self, settings: BusSettings | None) -> None:
+        """Write down how to reach the bus, or that there is none."""
+        if settings is None:
+            (self.directory / BUS).unlink(missing_ok=True)
+        else:
+            write_private(self.directory / BUS, msgspec.json.encode(settings))
+
+    def bus_password(self) -> str:
+        """Return the password of our own NATS server; drawn when it is first asked for."""
+        path = self.directory / "secrets" / "nats-password"
+        if not path.exists():
+            write_private(path, secrets.token_urlsafe(24).encode() + b"\n")
+        return path.read_text().strip()
+
+    @property
+    def read_dsn(self) -> str | None:
+        """The read database of somebody else's server, as the supervisor last wrote it; None: a server of our own."""
+        try:
+            return (self.directory / READ_DSN).read_text().strip() or None
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise BadDeployment(f"{self.directory / READ_DSN} cannot be read: {error.strerror}") from error
+
+    def write_read_dsn(self, dsn: str | None) -> None:
+        """Write down which read database is used; None: one on a server of our own."""
+        if dsn is None:
+            (self.directory / READ_DSN).unlink(missing_ok=True)
+        else:
+            write_private(self.directory / READ_DSN, dsn.encode() + b"\n")
 
     def control_secret(self, *, make: bool = False) -> bytes:
         """Return the secret of the control plane; with `make` it is drawn if there is none yet."""

@@ -4,6 +4,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -12,6 +13,7 @@ from denizen import limits
 from denizen.bus.batches import Feed
 from denizen.bus.feed import EventFeed
 from denizen.bus.shards import ShardReaders
+from denizen.deployment.config import hide_password
 from denizen.deployment.control_access import map_source_of
 from denizen.deployment.layout import Deployment
 from denizen.errors import BadDeployment
@@ -19,24 +21,32 @@ from denizen.events.reading import read_stream
 from denizen.events.records import RecordedEvent
 from denizen.postgres.migrations import Migration
 from denizen.projections.catalogue import catalogue
-from denizen.projections.database import DATABASE, migrate_read
+from denizen.projections.database import DATABASE, claim, migrate_read
 from denizen.projections.projector import Projector
 from denizen.sharding.ids import Bucket, bucket_of
 
 
 async def prepare_read(deployment: Deployment) -> list[Migration]:
-    """Bring the running server's read database to this program's schema, made if it is missing."""
+    """Bring the running server's read database to this program's schema; on a server of ours, made if it is missing."""
     arguments = deployment.read_connect_args
     try:
-        connection = await asyncpg.connect(**arguments | {"database": "postgres", "timeout": limits.shard_connect_s})
-        try:
-            if not await connection.fetchval("select exists (select from pg_database where datname = $1)", DATABASE):
-                await connection.execute(f"create database {DATABASE}")
-        finally:
-            await connection.close()
-        return await migrate_read(arguments)
+        if deployment.read_dsn is None:
+            await _create_missing(arguments)
+        ran = await migrate_read(arguments)
+        await claim(arguments, deployment.id)
+        return ran
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise BadDeployment(f"the read database does not answer: {error or type(error).__name__}") from error
+        place = hide_password(arguments.get("dsn", "its own server"))
+        raise BadDeployment(f"the read database ({place}) does not answer: {error or type(error).__name__}") from error
+
+
+async def _create_missing(arguments: Mapping[str, Any]) -> None:
+    connection = await asyncpg.connect(**{**arguments, "database": "postgres", "timeout": limits.shard_connect_s})
+    try:
+        if not await connection.fetchval("select exists (select from pg_database where datname = $1)", DATABASE):
+            await connection.execute(f"create database {DATABASE}")
+    finally:
+        await connection.close()
 
 
 def readers_of(deployment: Deployment) -> ShardReaders:

@@ -175,7 +175,9 @@ class Supervisor:
             self.narrator.done("Control plane founded")
 
     async def _start_servers(self) -> None:
-        self.servers = Servers(self.deployment, self.config.postgres, read=self.events is not None)
+        read_dsn = self.config.read.dsn
+        self.deployment.write_read_dsn(read_dsn)
+        self.servers = Servers(self.deployment, self.config.postgres, read=self.events is not None and read_dsn is None)
         names = _names([process.name for process in self.servers.processes])
         missing = self.servers.missing()
         if missing:

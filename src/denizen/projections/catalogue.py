@@ -29,7 +29,16 @@ def catalogue() -> dict[str, Projection]:
 def by_name(projections: Iterable[Projection]) -> dict[str, Projection]:
     """These projections by name, checked."""
     found: dict[str, Projection] = {}
-    tables: set[str] = {"projections", "checkpoints", "parked", "progress", "schema_migrations"}
+    tables: set[str] = {
+        "projections",
+        "checkpoints",
+        "parked",
+        "progress",
+        "owner",
+        "replays",
+        "replay_parts",
+        "schema_migrations",
+    }
     for projection in projections:
         if not isinstance(projection, Projection):
             raise BadConfiguration(f"projections: {projection!r} of an entry point is not a Projection")

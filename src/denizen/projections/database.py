@@ -6,17 +6,23 @@ the last moments back, rows together with their checkpoints, and the projector g
 
 from collections.abc import Mapping
 from typing import Any, Final
+from uuid import UUID
 
 import asyncpg
 import msgspec
 
 from denizen import limits
+from denizen.errors import BadDeployment
 from denizen.postgres.migrations import Migration, known_migrations, migrate
 from denizen.projections.tables import SCHEMA
 
 DATABASE: Final = "denizen_read"
 _JSONB_VERSION: Final = b"\x01"  # what PostgreSQL puts before the text of a binary jsonb
 
+_CLAIM: Final = """
+    insert into denizen_read.owner as o (one, deployment) values (true, $1)
+    on conflict (one) do update set deployment = o.deployment returning deployment
+"""
 WRITER_SETTINGS: Final = {
     "application_name": "denizen projector",
     "timezone": "UTC",
@@ -36,6 +42,17 @@ WRITER_SETTINGS: Final = {
 async def migrate_read(connect_args: Mapping[str, Any]) -> list[Migration]:
     """Bring the read database to this program's schema; see `postgres.migrations.migrate`."""
     return await migrate(connect_args, migrations=known_migrations("denizen.projections"), schema=SCHEMA)
+
+
+async def claim(connect_args: Mapping[str, Any], deployment: UUID) -> None:
+    """Write down whose read models these are; `BadDeployment` if they are another deployment's."""
+    connection = await connect_writer(connect_args)
+    try:
+        owner = await connection.fetchval(_CLAIM, deployment)
+    finally:
+        await connection.close()
+    if owner != deployment:
+        raise BadDeployment(f"the read database holds the read models of deployment {owner}: give an empty one")
 
 
 async def connect_writer(connect_args: Mapping[str, Any], **settings: str) -> asyncpg.Connection:
