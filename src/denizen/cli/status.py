@@ -58,6 +58,13 @@ def _show(health: DeploymentHealth) -> None:
     for process in health.processes:
         restarts = f", {process.restarts} restarts" if process.restarts else ""
         console.print(f"{process.name.capitalize()} {_coloured(process.state)}{restarts}", soft_wrap=True)
+    for node in health.control:
+        if node.problem is not None:
+            console.print(f"Control {node.id} {_coloured('down')} [dim]{escape(node.problem)}[/]", soft_wrap=True)
+            continue
+        facts = f"{node.role} of term {node.term}, leader {node.leader or 'unknown'}, commit {node.commit}"
+        facts += f", applied {node.applied}, map {node.map_version}" + (", moves buckets" if node.executing else "")
+        console.print(f"Control {node.id} {_coloured('up')} {facts}", soft_wrap=True)
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("shard", "state", "buckets", "size", "sessions", "port", "pid", "restarts", "version", "schema"):
         table.add_column(column, justify="left" if column in ("shard", "state") else "right")

@@ -14,6 +14,8 @@ from msgspec import Struct
 
 from denizen import limits
 from denizen.bus.server import has_jetstream
+from denizen.control.wire import NodeStatus
+from denizen.deployment.control_access import client_of
 from denizen.deployment.gateway import answers_http
 from denizen.deployment.layout import Deployment, ShardServer
 from denizen.deployment.lock import holder
@@ -76,6 +78,7 @@ class DeploymentHealth(Struct, frozen=True):
     shards: tuple[ShardHealth, ...]
     gateway: GatewayHealth | None
     processes: tuple[ProcessHealth, ...] = ()
+    control: tuple[NodeStatus, ...] = ()  # the voters of the control plane
     read: ReadHealth | None = None
 
 
@@ -94,7 +97,9 @@ async def examine(deployment: Deployment) -> DeploymentHealth:
         running = state.gateway.pid if pid else None
         gateway = GatewayHealth("up" if answers else "down", state.gateway.url, running, state.gateway.restarts)
     processes = _processes(state) if pid else ()
+    control = await client_of(deployment).status() if pid and state.control and state.gateway else []
     states = {shard.state for shard in shards} | {process.state for process in processes}
+    states |= {"down" for node in control if node.problem is not None or node.leader is None}
     whole = states <= {"up"} and (read is None or read.whole) and (gateway is None or gateway.state == "up")
     if pid is None:
         word = "stopped"
@@ -113,6 +118,7 @@ async def examine(deployment: Deployment) -> DeploymentHealth:
         shards=tuple(shards),
         gateway=gateway,
         processes=processes,
+        control=tuple(control),
         read=read,
     )
 

@@ -25,7 +25,7 @@ from denizen.testing.postgres import reachable_directory
 START_SECONDS_MAX = 120.0
 STOP_SECONDS_MAX = 60.0
 POLL_SECONDS = 0.02
-SMALL = '[postgres]\nmemory = "512MB"\n'
+SMALL = '[postgres]\nmemory = "512MB"\n[control]\nvoters = 1\n'
 
 
 class UpProcess:
