@@ -164,6 +164,7 @@ feed_heal_buckets_max = 256
 
 # Projections
 projector_batch_events_max = 2_000  # of one transaction
+projector_rows_remembered_max = 10_000  # of each version of a projection, so that they need not be read again
 projector_wait_s = 0.2  # for events, before other duties are looked at
 projector_control_s = 0.5  # between two looks at pauses, wishes and new versions
 projector_takeover_s = 0.5  # between two looks whether the projector in charge is gone

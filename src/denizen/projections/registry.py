@@ -97,6 +97,8 @@ async def create_version(
             await connection.execute(table.create_key(version))
     await connection.execute(_REGISTER, projection.name, version, state, False, projection.definition)
     await connection.execute(_CHECKPOINTS, projection.name, version, BUCKETS)
+    # A plan made for an empty table would read all checkpoints of the version for each one that is advanced.
+    await connection.execute(f"analyze {SCHEMA}.checkpoints")
 
 
 async def drop_version(connection: asyncpg.Connection, projection: Projection, version: int) -> None:

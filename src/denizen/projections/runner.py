@@ -13,6 +13,7 @@ from uuid import UUID
 
 import asyncpg
 
+from denizen import limits
 from denizen.errors import DenizenError
 from denizen.events.records import RecordedEvent
 from denizen.invariants import invariant
@@ -20,15 +21,11 @@ from denizen.projections import registry
 from denizen.projections.folding import Changes, Poison, Streams, by_stream, fold_streams
 from denizen.projections.projection import Projection, Row
 from denizen.projections.registry import Parked
+from denizen.projections.writing import ADVANCE, FENCED, apply_at_once, write_changes
 from denizen.sharding.ids import Bucket
 
 StreamReader = Callable[[UUID, int], Awaitable[list[RecordedEvent]]]  # the events of a stream after a version
 
-_ADVANCE: Final = """
-    update denizen_read.checkpoints c set sequence = step.after
-    from unnest($3::smallint[], $4::bigint[], $5::bigint[]) as step (bucket, before, after)
-    where c.projection = $1 and c.version = $2 and c.bucket = step.bucket and c.sequence = step.before
-"""
 _UNPARK: Final = "delete from denizen_read.parked where projection = $1 and version = $2 and stream = $3"
 # What the database refuses about a row itself: the stream is parked like one whose fold fails.
 _REFUSED: Final = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
@@ -48,6 +45,7 @@ class Runner:
         self.version = version
         self.checkpoints: dict[Bucket, int] = {}
         self._parked: set[UUID] = set()
+        self._rows: dict[UUID, Row | None] = {}
         self._connection = connection
         self._identity = (projection.name, version)
 
@@ -70,10 +68,20 @@ class Runner:
         if not fresh:
             return 0
         ends = {event.position.bucket: int(event.position.sequence) for event in fresh}
+        streams = by_stream(fresh, frozenset(self._parked))
+        current = await self._current(streams)
+        changes = fold_streams(self.projection, streams, current)
+        poison = changes.poison
         try:
-            poison = await self._transaction(by_stream(fresh, frozenset(self._parked)), ends, one_by_one=False)
+            if poison:
+                await self._with_poison(ends, changes)
+            else:
+                await self._at_once(ends, changes)
         except _REFUSED:
-            poison = await self._transaction(by_stream(fresh, frozenset(self._parked)), ends, one_by_one=True)
+            self._rows.clear()
+            poison = await self._one_by_one(streams, ends)
+        else:
+            self._remember(changes)
         self.checkpoints.update(ends)
         self._parked.update(each.event.stream for each in poison)
         return len(fresh)
@@ -86,9 +94,10 @@ class Runner:
             event for event in await read(parked.stream, after) if event.position.sequence <= self.checkpoints[bucket]
         ]
         streams = by_stream(events)
+        self._rows.pop(parked.stream, None)
         async with self._connection.transaction():
             await self._advance({bucket: self.checkpoints[bucket]})
-            poison = await self._fold_and_write(streams, one_by_one=True)
+            poison = await self._fold_one_by_one(streams)
             if not poison:
                 await self._connection.execute(_UNPARK, *self._identity, parked.stream)
         if not poison:
@@ -108,33 +117,48 @@ class Runner:
                 fresh.append(event)
         return fresh
 
-    async def _transaction(self, streams: Streams, ends: dict[Bucket, int], *, one_by_one: bool) -> list[Poison]:
+    async def _at_once(self, ends: dict[Bucket, int], changes: Changes) -> None:
+        buckets = sorted(ends)
+        steps = (buckets, [self.checkpoints[bucket] for bucket in buckets], [ends[bucket] for bucket in buckets])
+        try:
+            await apply_at_once(self._connection, self._identity, steps, changes)
+        except asyncpg.PostgresError as error:
+            if error.sqlstate == FENCED:
+                raise self._fenced() from error
+            raise
+
+    async def _with_poison(self, ends: dict[Bucket, int], changes: Changes) -> None:
         async with self._connection.transaction():
             await self._advance(ends)
-            return await self._fold_and_write(streams, one_by_one=one_by_one)
+            await write_changes(self._connection, self.version, changes)
+            for each in changes.poison:
+                await registry.park(self._connection, *self._identity, each)
+
+    async def _one_by_one(self, streams: Streams, ends: dict[Bucket, int]) -> list[Poison]:
+        async with self._connection.transaction():
+            await self._advance(ends)
+            return await self._fold_one_by_one(streams)
 
     async def _advance(self, ends: dict[Bucket, int]) -> None:
         buckets = sorted(ends)
         done = await self._connection.execute(
-            _ADVANCE,
+            ADVANCE,
             *self._identity,
             buckets,
             [self.checkpoints[bucket] for bucket in buckets],
             [ends[bucket] for bucket in buckets],
         )
         if done != f"UPDATE {len(buckets)}":
-            raise Fenced(f"another projector runs version {self.version} of {self.projection.name}")
+            raise self._fenced()
 
-    async def _fold_and_write(self, streams: Streams, *, one_by_one: bool) -> list[Poison]:
-        current = await self._current(list(streams))
-        if not one_by_one:
-            changes = fold_streams(self.projection, streams, current)
-            await write_changes(self._connection, self.version, changes)
-            poison = changes.poison
-        else:
-            poison = []
-            for stream, events in streams.items():
-                poison += await self._one(stream, events, current)
+    def _fenced(self) -> Fenced:
+        return Fenced(f"another projector runs version {self.version} of {self.projection.name}")
+
+    async def _fold_one_by_one(self, streams: Streams) -> list[Poison]:
+        current = await self._read(list(streams))
+        poison = []
+        for stream, events in streams.items():
+            poison += await self._one(stream, events, current)
         for each in poison:
             await registry.park(self._connection, *self._identity, each)
         return poison
@@ -151,26 +175,33 @@ class Runner:
             except _REFUSED as error:
                 return [Poison(event, f"{type(error).__name__}: {error}")]
             current.pop(stream, None)
-            current.update(await self._current([stream]))
+            current.update(await self._read([stream]))
         return []
 
-    async def _current(self, streams: list[UUID]) -> dict[UUID, Row]:
+    async def _current(self, streams: Streams) -> dict[UUID, Row]:
+        """The rows of these streams: those that are remembered, none where a stream begins, and the others read."""
+        if self.projection.state is None:
+            return {}
+        unknown = [stream for stream, events in streams.items() if stream not in self._rows and events[0].version > 1]
+        rows = await self._read(unknown)
+        for stream in streams:
+            if (row := self._rows.get(stream)) is not None:
+                rows[stream] = row
+        return rows
+
+    async def _read(self, streams: list[UUID]) -> dict[UUID, Row]:
         state = self.projection.state
         if state is None or not streams:
             return {}
         rows: list[Any] = await self._connection.fetch(state.select(self.version), streams)
         return {row[0]: state.row(*row) for row in rows}
 
-
-async def write_changes(connection: asyncpg.Connection, version: int, changes: Changes) -> None:
-    """Write a batch's changes, one statement for each table, in the caller's transaction."""
-    for table, keys in changes.deletes.items():
-        if keys:
-            await connection.execute(table.delete(version), *_columns(keys))
-    for table, rows in changes.writes.items():
-        if rows:
-            await connection.execute(table.write(version), *_columns(rows))
-
-
-def _columns(rows: Sequence[Row]) -> Iterable[tuple[Any, ...]]:
-    return zip(*rows, strict=True)
+    def _remember(self, changes: Changes) -> None:
+        """Keep the rows just written: nobody else writes them without advancing a checkpoint, which fences us."""
+        state = self.projection.state
+        if state is None:
+            return
+        if len(self._rows) > limits.projector_rows_remembered_max:
+            self._rows.clear()
+        self._rows.update((row[0], row) for row in changes.writes.get(state, ()))
+        self._rows.update((key[0], None) for key in changes.deletes.get(state, ()))

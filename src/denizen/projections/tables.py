@@ -145,10 +145,10 @@ class Table:
         user = self.names[0]
         return f"select {', '.join(self.names)} from {SCHEMA}.{self.at(version)} where {user} = any ($1)"  # noqa: S608
 
-    def write(self, version: int) -> str:
-        """Insert, replace or add rows, given as an array for each column."""
+    def write(self, version: int, first: int = 1) -> str:
+        """Insert, replace or add rows, given as an array for each column: arguments from the number `first` on."""
         place = f"{SCHEMA}.{self.at(version)}"
-        arrays = ", ".join(f"${number}::{column.type}[]" for number, column in enumerate(self.columns, 1))
+        arrays = ", ".join(f"${number}::{column.type}[]" for number, column in enumerate(self.columns, first))
         order = f" order by {', '.join(self.key)}" if self.kind is Kind.COUNT else ""  # two writers lock in one order
         insert = f"insert into {place} as t ({', '.join(self.names)}) select * from unnest({arrays}) as r ({', '.join(self.names)}){order}"  # noqa: S608, E501
         if self.kind is Kind.LOG:
@@ -159,10 +159,10 @@ class Table:
         changes = ", ".join(f"{name} = {new.format(name)}" for name in self.numbers)
         return f"{insert} on conflict ({', '.join(self.key)}) do update set {changes}"
 
-    def delete(self, version: int) -> str:
+    def delete(self, version: int, first: int = 1) -> str:
         """Remove rows by their keys, given as an array for each column of the key."""
         types_ = {column.name: column.type for column in self.columns}
-        arrays = ", ".join(f"${number}::{types_[name]}[]" for number, name in enumerate(self.key, 1))
+        arrays = ", ".join(f"${number}::{types_[name]}[]" for number, name in enumerate(self.key, first))
         same = " and ".join(f"t.{name} = gone.{name}" for name in self.key)
         return f"delete from {SCHEMA}.{self.at(version)} t using unnest({arrays}) as gone ({', '.join(self.key)}) where {same}"  # noqa: S608, E501
 

@@ -22,8 +22,8 @@ from denizen.projections.database import connect_writer
 from denizen.projections.folding import Changes, Folder
 from denizen.projections.projection import Projection
 from denizen.projections.replay import work
-from denizen.projections.runner import write_changes
 from denizen.projections.tables import SCHEMA, Kind
+from denizen.projections.writing import write_changes
 from denizen.sharding.ids import Bucket, ShardId
 
 _CHECKPOINTS: Final = """
