@@ -103,7 +103,7 @@ def open_deployment(directory: Path, config: Config) -> Deployment:
         shards = wanted.shards if wanted.shards is not None else (0 if wanted.shard_dsns else SHARDS_DEFAULT)
         return Deployment.create(directory, shards=shards, dsns=wanted.shard_dsns, login_names=wanted.login_names)
     deployment = Deployment.load(directory)
-    has = deployment.record.shards
+    has = [shard for shard in deployment.record.shards if not shard.added]
     managed = sum(1 for shard in has if shard.directory is not None)
     if wanted.shards is not None and wanted.shards != managed:
         raise BadConfiguration(
