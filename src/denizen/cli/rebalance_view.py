@@ -220,7 +220,9 @@ def holds_text(rebalance: RebalanceDocument) -> str:
 
 
 def _bar(rebalance: RebalanceDocument) -> RenderableType:
-    return ProgressBar(total=max(rebalance.moves, 1), completed=rebalance.committed, width=60)
+    table = Table.grid()
+    table.add_row(ProgressBar(total=max(rebalance.moves, 1), completed=rebalance.committed, width=60))
+    return table
 
 
 def _owners(state: ControlState) -> Text:
