@@ -134,7 +134,10 @@ class Session:
                     continue
                 self._heads = batch.heads
                 if batch.events:
+                    began = loop.time()
                     await self._apply(batch.events)
+                    if len(batch.events) < limits.projector_batch_events_max:  # else it is far behind
+                        await asyncio.sleep(began + limits.projector_pause_s - loop.time())
 
     async def _apply(self, events: list[RecordedEvent]) -> None:
         for event in events:
