@@ -25,7 +25,7 @@ _AFTER: Final = """
 """
 
 OWNED: Final = ("open", "fenced")
-PRESENT: Final = ("open", "fenced", "incoming", "moved")
+PUBLISHED: Final = ("open", "fenced", "moved")  # a bucket that moved away has a tail; one that arrives has an owner elsewhere
 
 
 async def read_heads(connection: asyncpg.Connection, states: tuple[str, ...] = OWNED) -> dict[Bucket, int]:
