@@ -25,7 +25,7 @@ _AFTER: Final = """
 """
 
 OWNED: Final = ("open", "fenced")
-PUBLISHED: Final = ("open", "fenced", "moved")  # a bucket that moved away has a tail; one that arrives has an owner elsewhere
+PUBLISHED: Final = ("open", "fenced", "moved")  # one that moved away has a tail; one that arrives, an owner
 
 
 async def read_heads(connection: asyncpg.Connection, states: tuple[str, ...] = OWNED) -> dict[Bucket, int]:
