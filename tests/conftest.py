@@ -4,7 +4,15 @@ from collections.abc import Iterator
 
 import pytest
 
+from denizen.events import sealing
+from denizen.testing.gateway import KEYRING
 from denizen.testing.postgres import Database, ThrowawayServer, throwaway_server
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _keyring() -> None:
+    """The keys of databases that belong to no deployment; whoever reads a real one's events uses that one's."""
+    sealing.use(KEYRING)
 
 
 @pytest.fixture(scope="session")

@@ -45,6 +45,12 @@ class UserDeleted(DenizenError):
     code, status, title = "user_deleted", 410, "User deleted"
 
 
+class UserErased(DenizenError):
+    """The user was erased: its personal data are destroyed, in its history too."""
+
+    code, status, title = "user_erased", 410, "User erased"
+
+
 class LoginNameTaken(DenizenError):
     """Another user has this login name; `facts` name its `kind`."""
 

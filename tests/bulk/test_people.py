@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from denizen.bulk.imports.people import Maker
 from denizen.events.codec import codec
 from denizen.events.login_name_events import LoginNameReserved
+from denizen.events.sealing import open_name
 from denizen.sharding.hashing import bucket_of_login_name, stream_of_login_name
 from denizen.sharding.ids import bucket_of, user_id
 from denizen.sharding.names_of import LoginNamesOf
@@ -35,8 +36,9 @@ def test_names_elsewhere_have_the_stream_and_the_data_of_the_online_protocol() -
         login_name = LoginName(LoginNameKind(name.kind), name.value.decode())
         assert name.stream == stream_of_login_name(login_name, SEED).bytes
         assert name.bucket == bucket_of_login_name(login_name, SEED)
-        event = LoginNameReserved(name.kind, login_name.value, UUID(bytes=person.id), UUID(bytes=person.command))
-        assert name.reserving.endswith(codec.encode(event)[2])
+        event = LoginNameReserved(name.kind, UUID(bytes=person.id), UUID(bytes=person.command))
+        _, behind = name.reserving.split(codec.encode(event)[2])
+        assert open_name(name.stream, behind[4:]) == login_name.value
 
 
 def test_a_user_id_is_a_user_id_in_the_bucket_of_the_first_name() -> None:

@@ -60,6 +60,7 @@ async def workers_are_gone(deployment: Deployment) -> bool:
 async def gateway_of(deployment: Deployment, grace_s: float) -> AsyncIterator[Gateway]:
     shards = {shard.id: shard.connect_args for shard in deployment.shards.values()}
     source = LocalMapSource(deployment.map_path)
+    deployment.use_keyring()
     async with Gateway(shards, source, deployment.hash_seed, KINDS, sweep_grace_s=grace_s) as gateway:
         yield gateway
 

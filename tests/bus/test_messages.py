@@ -28,7 +28,7 @@ RECORDED_AT = datetime(2026, 11, 22, 23, 59, 59, 999_999, tzinfo=UTC)
 def row(sequence: int, *, number: int | None = None, correlation_id: UUID | None = None) -> tuple[object, ...]:
     stored, schema, data = codec.encode(EVENT)
     kind = stored if number is None else number
-    return (5, sequence, UUID(int=1), 1, kind, schema, RECORDED_AT, UUID(int=2), "key:x", correlation_id, data)
+    return (5, sequence, UUID(int=1), 1, kind, schema, RECORDED_AT, UUID(int=2), "key:x", correlation_id, data, None)
 
 
 def test_an_event_comes_out_as_it_went_in() -> None:

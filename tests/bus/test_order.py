@@ -10,6 +10,7 @@ import pytest
 from denizen.bus.server import NatsServer
 from denizen.events.appending import Write, columns_of
 from denizen.events.reading import read_bucket
+from denizen.events.sealing import Ciphers
 from denizen.events.store import connect
 from denizen.sharding.ids import Bucket
 from denizen.testing.bus import Collected, collect
@@ -20,7 +21,7 @@ from .waiting import until
 
 APPEND = (
     "select outcome from denizen.append("
-    "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)"
+    "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)"
 )
 WRITERS = 64
 
@@ -34,7 +35,8 @@ def roomy_server() -> Iterator[ThrowawayServer]:
 
 async def write(connection: asyncpg.Connection, bucket: int, *, events: int = 1) -> None:
     """Append in the transaction that is open on this connection."""
-    rows = await connection.fetch(APPEND, *columns_of([Write(registration(bucket), EPOCH) for _ in range(events)]))
+    writes = [Write(registration(bucket), EPOCH) for _ in range(events)]
+    rows = await connection.fetch(APPEND, *columns_of(writes, Ciphers()))
     assert {row["outcome"] for row in rows} == {"done"}
 
 

@@ -3,6 +3,7 @@
 import random
 from uuid import UUID
 
+from denizen.events.login_name_events import LoginNameReserved
 from denizen.events.records import NO_STREAM, Append, NameAction
 from denizen.sharding.hashing import bucket_of_login_name, stream_of_login_name
 from denizen.sharding.ids import Bucket, Epoch, bucket_of, mint_user_id
@@ -70,7 +71,7 @@ def name_step(action: str, value: str, user: UUID, reservation: UUID, event: typ
         stream=stream_of_login_name(name, SEED),
         expected=-1,
         command_id=command_id(),
-        events=(event(name.kind.value, value, user, reservation),),
+        events=(event(name.kind.value, user, reservation, *([value] if event is LoginNameReserved else [])),),
         actor="key:test",
         names=(NameAction(action, name, UserId(user), reservation),),
     )

@@ -14,7 +14,7 @@ from denizen.events.login_name_events import (
     LoginNameRestored,
 )
 from denizen.events.reading import read_bucket, read_stream
-from denizen.events.records import ANY_VERSION, Append, NameAction, Outcome, Result
+from denizen.events.records import Append, NameAction, Outcome, Result
 from denizen.events.store import ShardStore
 from denizen.sharding.ids import Bucket, Epoch, UserId, mint_user_id
 from denizen.users.state import User
@@ -289,7 +289,7 @@ async def test_a_released_name_can_be_claimed_in_the_same_group_of_another_comma
     leave = Append(
         bucket=Bucket(5),
         stream=ann.stream,
-        expected=ANY_VERSION,
+        expected=1,
         command_id=command_id(),
         events=ann.events,
         actor="key:test",

@@ -127,8 +127,11 @@ async def test_of_a_hundred_racers_for_a_login_name_exactly_one_wins(shard: Data
 WRITER = """
 import asyncio, sys
 from denizen.events.store import ShardStore
+from denizen.events.sealing import use
+from denizen.testing.gateway import KEYRING
 from events.appends import EPOCH, registration
 
+use(KEYRING)
 async def main() -> None:
     store = ShardStore("s1", {arguments!r}, lanes=1)
     await store.start()

@@ -52,13 +52,15 @@ async def test_a_command_whose_answer_was_lost_at_commit_is_answered_with_what_i
 ) -> None:
     store, proxy = weak
     user = registration("ann@example.com", key=b"k")
-    for append in (user, rename(user, 1, "Ann"), rename(user, 2, "Anna")):
+    await store.append(user, EPOCH)
+    await store.append(rename(user, 1, "Anne"), EPOCH)  # from now on, the store has the user's key
+    for append in (registration("bob@example.com", key=b"l"), rename(user, 2, "Ann"), rename(user, 3, "Anna")):
         proxy.cut_next_reply = True
         outcome = await store.append(append, EPOCH)
         assert outcome.result is Result.REPEATED
         assert outcome.version == append.expected + 1
     assert proxy.replies_cut == 3
-    assert await total(connection) == 4
+    assert await total(connection) == 6
 
 
 async def test_a_group_whose_answer_was_lost_is_done_once(

@@ -30,6 +30,7 @@ def running() -> Iterator[RunningDeployment]:
 
 async def _fill(running: RunningDeployment) -> None:
     deployment = running.deployment
+    deployment.use_keyring()
     bucket_map = read_map(deployment.map_path)
     for shard in deployment.shards.values():
         connection = await connect(shard.connect_args)

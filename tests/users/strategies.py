@@ -57,6 +57,7 @@ user_events: st.SearchStrategy[events.UserEvent] = st.one_of(
     st.builds(events.UserReactivated, _texts),
     st.builds(events.UserDeleted, _texts),
     st.builds(events.UserErased),
+    st.builds(events.DataErased),
 )
 users: st.SearchStrategy[User] = st.builds(
     User,

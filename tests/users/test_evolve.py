@@ -17,11 +17,14 @@ KINDS = [kind for kind in vars(events).values() if isinstance(kind, type) and ki
 @given(st.lists(user_events, max_size=12))
 def test_no_order_of_events_raises_and_a_deleted_user_stays_empty(history: list[events.UserEvent]) -> None:
     user = None
-    gone = False
+    gone = None
     for event in history:
         user = evolve(user, event)
-        gone = gone or isinstance(event, events.UserDeleted | events.UserErased)
-        assert not gone or user == User(Status.DELETED)
+        if isinstance(event, events.UserErased | events.DataErased):
+            gone = User(Status.ERASED)
+        elif isinstance(event, events.UserDeleted) and gone is None:
+            gone = User(Status.DELETED)
+        assert gone is None or user == gone
     assert fold(history) == user
 
 
@@ -38,8 +41,13 @@ def test_nothing_folds_to_nobody() -> None:
     assert fold([]) is None
 
 
-def test_a_stream_whose_registration_was_erased_folds_to_a_deleted_user() -> None:
+def test_a_stream_that_does_not_begin_with_a_registration_folds_to_a_deleted_user() -> None:
     assert fold([events.EmailChanged("a@example.com"), events.UserSuspended()]) == User(Status.DELETED)
+
+
+def test_a_stream_whose_data_were_destroyed_folds_to_an_erased_user_at_each_version() -> None:
+    history = [events.DataErased(), events.DataErased(), events.UserErased(1)]
+    assert [fold(history[:number]) for number in (1, 2, 3)] == [User(Status.ERASED)] * 3
 
 
 def test_a_second_registration_changes_nothing() -> None:
@@ -59,7 +67,7 @@ def test_each_event_changes_its_part_and_nothing_else() -> None:
         (events.AttributesChanged({"b": 3, "d": 4}, ["a"]), replace(user, attributes={"b": 3, "d": 4})),
         (events.UserSuspended(), replace(user, status=Status.SUSPENDED)),
         (events.UserDeleted("asked"), User(Status.DELETED)),
-        (events.UserErased(), User(Status.DELETED)),
+        (events.UserErased(), User(Status.ERASED)),
     ]
     for event, after in cases:
         assert evolve(user, event) == after
@@ -111,4 +119,4 @@ def test_an_event_of_defaults_takes_one_byte_and_ignores_fields_of_newer_release
 def test_not_changed_and_cleared_are_told_apart_in_storage() -> None:
     cleared = events.ProfileChanged(locale=None)
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(cleared)) == {"locale": None}
-    assert len(KINDS) == 11
+    assert len(KINDS) == 12

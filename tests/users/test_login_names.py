@@ -228,4 +228,4 @@ def test_kinds_have_words() -> None:
 
 def test_stored_numbers_of_kinds_and_statuses_never_change() -> None:
     assert {kind.word: int(kind) for kind in LoginNameKind} == {"email": 1, "username": 2, "phone": 3}
-    assert {status.word: int(status) for status in Status} == {"active": 1, "suspended": 2, "deleted": 3}
+    assert {status.word: int(status) for status in Status} == {"active": 1, "suspended": 2, "deleted": 3, "erased": 4}

@@ -32,6 +32,7 @@ def online_writer(deployment: Deployment) -> Iterator[list[float]]:
 
 
 async def _write(deployment: Deployment, latencies: list[float], stop: threading.Event) -> None:
+    deployment.use_keyring()
     shards = {shard.id: shard.connect_args for shard in deployment.shards.values()}
     source = LocalMapSource(deployment.map_path)
     async with Gateway(shards, source, deployment.hash_seed, kinds_of(deployment)) as gateway:

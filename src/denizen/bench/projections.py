@@ -63,6 +63,7 @@ def measure(events: int = EVENTS, console: Console | None = None) -> list[Figure
 
 async def _fill(running: RunningDeployment, events: int) -> int:
     deployment = running.deployment
+    deployment.use_keyring()
     bucket_map = read_map(deployment.map_path)
     filled = 0
     for number, shard in enumerate(deployment.shards.values()):

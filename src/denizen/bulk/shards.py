@@ -64,6 +64,7 @@ class Shards:
     """The shards that the newest map names, and that map."""
 
     def __init__(self, deployment: Deployment, settings: Mapping[str, str]) -> None:
+        deployment.use_keyring()
         self.deployment = deployment
         self.hash_seed = deployment.hash_seed
         self.kinds = kinds_of(deployment)

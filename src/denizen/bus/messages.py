@@ -1,11 +1,13 @@
 """The messages of the bus, as docs/bus.md describes them: MessagePack, with a version.
 
-An event goes as its shard stored it: under the schema it was written with, its data as a map inside the message. New
+An event goes as its shard stored it, but opened (see events/sealing.py): under the schema it was written with, its data
+as a map inside the message, or nil if they were destroyed meanwhile. New
 keys may be added to a map and new elements to the end of an event without a new version; readers pass over them. A
 message of a version that we do not know is not read: what it holds is read from PostgreSQL.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from collections.abc import Sequence as Rows
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
@@ -16,11 +18,13 @@ from msgspec import Raw, Struct
 from msgspec.msgpack import Decoder, Encoder
 
 from denizen.events.codec import EVENT_TYPES, UnknownEvent, codec
-from denizen.events.reading import event_of
+from denizen.events.reading import document_of, event_of
 from denizen.events.records import RecordedEvent
-from denizen.sharding.ids import Bucket, ShardId
+from denizen.sharding.ids import Bucket, Position, Sequence, ShardId
+from denizen.users.events import DataErased
 
 VERSION: Final = 1
+NIL: Final = b"\xc0"
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -54,6 +58,20 @@ class WireEvent(Struct, frozen=True, array_like=True, gc=False):
         if number is None:
             raise UnknownEvent(f"event type {self.type} is unknown to this version: upgrade it", type=self.type)
         recorded_at = _moment(self.recorded_at)
+        data = bytes(self.data)
+        if data == NIL:
+            return RecordedEvent(
+                Position(self.bucket, Sequence(self.sequence)),
+                self.stream,
+                self.version,
+                self.type,
+                self.schema,
+                recorded_at,
+                self.command_id,
+                self.actor,
+                self.correlation_id,
+                DataErased(),
+            )
         return event_of(
             (
                 self.bucket,
@@ -66,7 +84,8 @@ class WireEvent(Struct, frozen=True, array_like=True, gc=False):
                 self.command_id,
                 self.actor,
                 self.correlation_id,
-                self.data,
+                data,
+                None,
             )
         )
 
@@ -110,16 +129,17 @@ _heads = Decoder(HeadsMessage).decode
 _hint = Decoder(dict[ShardId, dict[Bucket, int]]).decode
 
 
-def encode_events(shard: ShardId, rows: Sequence[Sequence[Any]]) -> bytes:
+def encode_events(shard: ShardId, rows: Rows[Rows[Any]]) -> bytes:
     """A message of these rows of `tailing.read_after`."""
     return _encode({"v": VERSION, "shard": shard, "events": [_wire(row) for row in rows]})
 
 
-def _wire(row: Sequence[Any]) -> tuple[Any, ...]:
-    bucket, sequence, stream, version, number, schema, recorded_at, command_id, actor, correlation_id, data = row
+def _wire(row: Rows[Any]) -> tuple[Any, ...]:
+    bucket, sequence, stream, version, number, schema, recorded_at, command_id, actor, correlation_id, _, _ = row
     at = _microseconds(recorded_at)
     name = _NAMES.get(number) or codec.name(number)
-    return bucket, sequence, stream, version, name, schema, at, command_id, actor, correlation_id, Raw(data)
+    data = Raw(document_of(row) or NIL)
+    return bucket, sequence, stream, version, name, schema, at, command_id, actor, correlation_id, data
 
 
 # Events of one transaction have one time, so a few times come again and again.
@@ -133,9 +153,9 @@ def _moment(microseconds: int) -> datetime:
     return _EPOCH + timedelta(microseconds=microseconds)
 
 
-def split_rows(rows: Sequence[Sequence[Any]], bytes_max: int) -> list[Sequence[Sequence[Any]]]:
+def split_rows(rows: Rows[Rows[Any]], bytes_max: int) -> list[Rows[Rows[Any]]]:
     """The rows in order, in parts whose messages have about `bytes_max` at most; a row alone may have more."""
-    parts: list[Sequence[Sequence[Any]]] = []
+    parts: list[Rows[Rows[Any]]] = []
     begin = size = 0
     for index, row in enumerate(rows):
         bytes_ = _ENVELOPE_BYTES + len(row[8]) + len(row[10])

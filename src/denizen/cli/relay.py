@@ -49,4 +49,5 @@ def relay(
         except ValueError as error:
             raise BadConfiguration(f"--metrics {metrics!r}: {error}") from None
         prometheus_client.start_http_server(port, host)
+    deployment.use_keyring()
     uvloop.run(serve_relays(deployment.places, map_source_of(deployment), bus))

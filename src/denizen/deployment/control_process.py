@@ -57,6 +57,7 @@ class LeadersWork:
         from denizen.control.executor import Executor  # only a leader needs them
         from denizen.moving.mover import Mover
 
+        deployment.use_keyring()
         self._deployment = deployment
         self._node = node
         kinds = frozenset(LoginNameKind.from_word(word) for word in deployment.login_names)

@@ -10,8 +10,8 @@
     run/              lock, state.json (ports and pids of the running servers), Unix sockets
     logs/             denizen.log, gateway.log, s1.log ...
     bus/              the NATS server's store; may be lost
-    secrets/          the passwords of the PostgreSQL servers and of the bus, how to reach the bus, and the control
-                      plane's secret
+    secrets/          the keyring, without which no event can be read; the passwords of the PostgreSQL servers and of
+                      the bus, how to reach the bus, and the control plane's secret
 
 `deployment.json` holds the hash seed: without it no login name is found. Lost ports are found again, a lost seed is
 not; that is why the two are kept apart.
@@ -33,6 +33,8 @@ from denizen.bus.settings import BusSettings
 from denizen.deployment.lock import DirectoryLock
 from denizen.deployment.state import RunState, ServerState, read_state
 from denizen.errors import BadDeployment
+from denizen.events import sealing
+from denizen.events.keyring import Keyring, WrappingKey, encode_keyring
 from denizen.postgres.cluster import OWNER, sync_directory
 from denizen.postgres.server import DATABASE, HOST
 from denizen.projections.database import DATABASE as READ_DATABASE
@@ -97,6 +99,7 @@ class Deployment:
         self.state_path = directory / "run" / "state.json"
         self.logs = directory / "logs"
         self.password_path = directory / "secrets" / "postgres-password"
+        self.keyring_path = directory / "secrets" / "keyring.json"
 
     @property
     def id(self) -> UUID:
@@ -163,6 +166,10 @@ class Deployment:
             raise BadDeployment(
                 f"the password of the PostgreSQL servers, {self.password_path}, cannot be read: {error.strerror}"
             ) from error
+
+    def use_keyring(self) -> None:
+        """Read and write events with this deployment's keys from now on. Raises `BadDeployment` if they are lost."""
+        sealing.use(Keyring.load(self.keyring_path))
 
     @property
     def bus(self) -> BusSettings | None:
@@ -296,6 +303,7 @@ class Deployment:
             if cls.exists(directory):  # another start at the same moment was first
                 return cls.load(directory)
             write_private(deployment.password_path, secrets.token_urlsafe(24).encode() + b"\n")
+            write_private(deployment.keyring_path, encode_keyring([WrappingKey.new()]))
             deployment._save()
             return deployment
         finally:

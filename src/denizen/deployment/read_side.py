@@ -51,6 +51,7 @@ async def _create_missing(arguments: Mapping[str, Any]) -> None:
 
 def readers_of(deployment: Deployment) -> ShardReaders:
     """The deployment's shards, for reading; not started."""
+    deployment.use_keyring()
     return ShardReaders(deployment.places, map_source_of(deployment))
 
 

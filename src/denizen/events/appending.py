@@ -7,7 +7,6 @@ a broken connection is safe: what was done is recognised by its command id and a
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final
-from uuid import UUID
 
 import asyncpg
 from msgspec import Struct
@@ -15,14 +14,17 @@ from msgspec import Struct
 from denizen import limits
 from denizen.errors import DenizenError, OutcomeUnknown
 from denizen.events.codec import codec
-from denizen.events.records import RESULTS, Append, Outcome, encode_state
+from denizen.events.login_name_events import LoginNameReserved
+from denizen.events.records import NO_STREAM, RESULTS, Append, Outcome, encode_state
+from denizen.events.sealing import Ciphers, new_key, seal, seal_name
 from denizen.invariants import invariant
 from denizen.sharding.ids import Epoch
 
+_ARGUMENTS: Final = ", ".join(f"${number}" for number in range(1, 23))
 _APPEND: Final = (
-    "select outcome, stream, version, sequence, recorded_at from denizen.append("
-    "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21) order by ordinal"
+    f"select outcome, stream, version, sequence, recorded_at from denizen.append({_ARGUMENTS}) order by ordinal"  # noqa: S608
 )
+_SECRETS: Final = "select stream, secret from denizen.events where stream = any ($1) and version = 1"
 
 
 class Write(Struct, frozen=True, gc=False):
@@ -44,6 +46,7 @@ class AppendWork:
     def __init__(self, appended: Appended | None = None) -> None:
         """`appended` is called after each group with its writes and outcomes; it must neither wait nor fail."""
         self._appended = appended
+        self._ciphers = Ciphers()
 
     def keys(self, request: Write) -> tuple[object, ...]:
         """Two commands on one stream, login name or idempotency key never share a group."""
@@ -53,7 +56,8 @@ class AppendWork:
 
     async def perform(self, connection: asyncpg.Connection, requests: Sequence[Write]) -> list[Outcome]:
         """Append the group in one statement, which is one transaction."""
-        rows = await connection.fetch(_APPEND, *columns_of(requests))
+        await self._learn_keys(connection, requests)
+        rows = await connection.fetch(_APPEND, *columns_of(requests, self._ciphers))
         invariant(len(rows) == len(requests), "every append has an outcome", sent=len(requests), got=len(rows))
         outcomes = [
             Outcome(RESULTS[outcome], stream, version, sequence or 0, recorded_at)
@@ -63,6 +67,15 @@ class AppendWork:
             self._appended(requests, outcomes)
         return outcomes
 
+    async def _learn_keys(self, connection: asyncpg.Connection, requests: Sequence[Write]) -> None:
+        """Ask for the keys of users that are about to change, unless they were changed a moment ago."""
+        streams = [each.append.stream for each in requests if each.append.expected > 0 and _seals(each.append)]
+        unknown = self._ciphers.unknown(streams)
+        if unknown:
+            found = {stream: secret for stream, secret in await connection.fetch(_SECRETS, unknown)}  # noqa: C416
+            for stream in unknown:
+                self._ciphers.put(stream, found.get(stream))
+
     def doubt(self, cause: BaseException) -> DenizenError:
         """The connection broke after the group was sent, and the server did not come back in time."""
         return OutcomeUnknown(
@@ -71,7 +84,7 @@ class AppendWork:
         )
 
 
-def columns_of(writes: Sequence[Write]) -> tuple[list[Any], ...]:
+def columns_of(writes: Sequence[Write], ciphers: Ciphers) -> tuple[list[Any], ...]:
     """The arguments of `denizen.append`: arrays of commands, of their events, of their changes of login names."""
     commands: list[tuple[Any, ...]] = []
     events: list[tuple[Any, ...]] = []
@@ -79,6 +92,7 @@ def columns_of(writes: Sequence[Write]) -> tuple[list[Any], ...]:
     for ordinal, write in enumerate(writes, 1):
         append = write.append
         state = append.state
+        secret, encoded = _encoded(append, ciphers)
         commands.append(
             (
                 append.bucket,
@@ -90,21 +104,48 @@ def columns_of(writes: Sequence[Write]) -> tuple[list[Any], ...]:
                 append.fingerprint,
                 None if state is None else state.status.value,
                 None if state is None else encode_state(state),
+                secret,
             )
         )
-        events.extend((ordinal, *_encoded(event, append.actor, append.correlation_id)) for event in append.events)
+        events.extend(
+            (ordinal, number, schema, append.actor, append.correlation_id, data) for number, schema, data in encoded
+        )
         for action in append.names:
             name = action.name
             names.append((ordinal, action.action, name.kind.value, name.value, action.user_id, action.reservation))
-    columns = _transposed(commands, 9)
+    columns = _transposed(commands, 10)
     if not any(columns[5]):
         columns[5] = columns[6] = []
     return (*columns, *_transposed(events, 6), *_transposed(names, 6))
 
 
-def _encoded(event: Any, actor: str, correlation_id: UUID | None) -> tuple[int, int, str, UUID | None, bytes]:
-    number, schema, data = codec.encode(event)
-    return number, schema, actor, correlation_id, data
+def _seals(append: Append) -> bool:
+    return any(codec.seals(event) for event in append.events)
+
+
+def _encoded(append: Append, ciphers: Ciphers) -> tuple[bytes | None, list[tuple[int, int, bytes]]]:
+    """The stream's secret, if this append makes it; type, schema version and data of each event, as they are stored."""
+    stream = append.stream.bytes
+    first = append.events[0] if append.events else None
+    if isinstance(first, LoginNameReserved):
+        bare = LoginNameReserved(first.kind, first.user_id, first.reservation)
+        return seal_name(stream, first.value or ""), [codec.encode(bare)]
+    secret = cipher = None
+    encoded = []
+    for version, event in enumerate(append.events, append.expected + 1):
+        number, schema, data = codec.encode(event)
+        if codec.seals(event):
+            if cipher is None:
+                invariant(append.expected >= 0, "what is sealed is bound to its version", stream=append.stream)
+                if append.expected == NO_STREAM:
+                    secret, cipher = new_key(stream)
+                else:
+                    cipher = ciphers.get(append.stream)
+            if cipher is None:
+                raise KeyError(f"the key of stream {append.stream} was not asked for")
+            data = seal(cipher, stream, version, number, schema, data)
+        encoded.append((number, schema, data))
+    return secret, encoded
 
 
 def _transposed(rows: list[tuple[Any, ...]], width: int) -> list[list[Any]]:

@@ -31,6 +31,7 @@ class EventType(msgspec.Struct, frozen=True):
     number: int
     struct: type
     upcasters: tuple[Upcaster, ...] = ()
+    sealed: bool = True  # whether its data are personal, and stored so that they can be destroyed
 
     @property
     def name(self) -> str:
@@ -54,13 +55,16 @@ EVENT_TYPES: Final = (
     EventType(8, users.UserSuspended),
     EventType(9, users.UserReactivated),
     EventType(10, users.UserDeleted),
-    EventType(11, users.UserErased),
-    EventType(101, names.LoginNameReserved),
-    EventType(102, names.LoginNameConfirmed),
-    EventType(103, names.LoginNameLeaving),
-    EventType(104, names.LoginNameRestored),
-    EventType(105, names.LoginNameReleased),
+    EventType(11, users.UserErased, sealed=False),
+    EventType(101, names.LoginNameReserved, sealed=False),  # but for the name itself
+    EventType(102, names.LoginNameConfirmed, sealed=False),
+    EventType(103, names.LoginNameLeaving, sealed=False),
+    EventType(104, names.LoginNameRestored, sealed=False),
+    EventType(105, names.LoginNameReleased, sealed=False),
 )
+ERASED: Final = 11  # numbers of the types after which a stream's secret is destroyed
+RELEASED: Final = 105
+RESERVED: Final = 101
 LOGIN_NAME_EVENTS_FROM: Final = 100  # numbers above belong to streams of login names
 
 
@@ -77,11 +81,16 @@ class Codec:
         }
         self._encode = msgspec.msgpack.Encoder(uuid_format="bytes").encode
         self._names = {each.number: each.name for each in types}
+        self._sealed = frozenset(each.struct for each in types if each.sealed)
 
     def encode(self, event: Event) -> tuple[int, int, bytes]:
         """Type number, schema version and data of an event."""
         number, schema = self._by_struct[type(event)]
         return number, schema, self._encode(event)
+
+    def seals(self, event: Event) -> bool:
+        """Whether an event's data are personal, so that they are stored sealed."""
+        return type(event) in self._sealed
 
     def decode(self, number: int, schema: int, data: bytes) -> Event:
         """The event that was stored so; `UnknownEvent` if this program is older than what wrote it."""

@@ -2,7 +2,8 @@
 
 A name in its user's own bucket needs no events of its own: the user's events say it all, for they are in the same
 bucket. A name elsewhere has a stream of its own, in its own bucket, so that the content of any bucket can be rebuilt
-from its events alone. `reservation` is the id of the command that changes the user's stream.
+from its events alone. `reservation` is the id of the command that changes the user's stream. The stream's id is a hash
+of the name; the name itself is readable for as long as somebody has it.
 """
 
 from uuid import UUID
@@ -12,13 +13,18 @@ from msgspec import Struct
 
 class _NameEvent(Struct, frozen=True, gc=False):
     kind: int
-    value: str
     user_id: UUID
     reservation: UUID
 
 
-class LoginNameReserved(_NameEvent, frozen=True, gc=False):
-    """The name is kept for a user whose stream does not say so yet."""
+class LoginNameReserved(_NameEvent, frozen=True, omit_defaults=True, gc=False):
+    """The name is kept for a user whose stream does not say so yet.
+
+    `value` is the name, which the later events of the stream do not repeat. It is stored apart (see sealing.py) and
+    destroyed when the name is given up: None from then on.
+    """
+
+    value: str | None = None
 
 
 class LoginNameConfirmed(_NameEvent, frozen=True, gc=False):

@@ -10,13 +10,17 @@ from typing import Final
 from uuid import UUID
 
 import asyncpg
+from msgspec.msgpack import Encoder
+from msgspec.structs import replace
 
 from denizen import limits
 from denizen.errors import DenizenError, Moved, Unavailable
-from denizen.events.codec import codec
+from denizen.events.codec import RESERVED, Event, codec
 from denizen.events.records import NameRecord, RecordedEvent, StoredUser, decode_state
+from denizen.events.sealing import open_name, opened
 from denizen.sharding.ids import Bucket, Position, UserId, bucket_of
 from denizen.sharding.ids import Sequence as EventSequence
+from denizen.users.events import DataErased
 from denizen.users.login_names import LoginName
 
 _USERS: Final = """
@@ -34,23 +38,28 @@ _NAMES: Final = """
     left join denizen.login_names_unsettled s on s.bucket = l.bucket and s.kind = l.kind and s.value = l.value
     order by r.ordinal
 """
-_EVENT_COLUMNS: Final = (
-    "bucket, sequence, stream, version, type, schema, recorded_at, command_id, actor, correlation_id, data"
-)
+# The columns of an event `e` that `event_of` takes; the last one is its stream's secret (see sealing.py), whichever row
+# has that: a user's first, a login name's own.
+EVENT_COLUMNS: Final = """
+    e.bucket, e.sequence, e.stream, e.version, e.type, e.schema, e.recorded_at, e.command_id, e.actor, e.correlation_id,
+    e.data, case when e.version = 1 or e.type > 100 then e.secret
+                 else (select f.secret from denizen.events f where f.stream = e.stream and f.version = 1) end as secret
+"""
 _STREAM: Final = f"""
-    select {_EVENT_COLUMNS} from denizen.events
+    select {EVENT_COLUMNS} from denizen.events e
     where stream = $1 and version > $2 and version <= $3 and recorded_at <= $4 order by version limit $5
 """  # noqa: S608 - only constants
 _BUCKET: Final = f"""
-    select {_EVENT_COLUMNS} from denizen.events where bucket = $1 and sequence > $2 order by sequence limit $3
+    select {EVENT_COLUMNS} from denizen.events e where bucket = $1 and sequence > $2 order by sequence limit $3
 """  # noqa: S608 - only constants
 _PAGE: Final = """
     select u.id, u.version, u.created_at, u.updated_at, u.document
     from denizen.users u join denizen.buckets b on b.bucket = u.bucket and b.state in ('open', 'fenced')
-    where (u.bucket, u.id) > ($1, $2) and u.status <> 3 order by u.bucket, u.id limit $3
+    where (u.bucket, u.id) > ($1, $2) and u.status < 3 order by u.bucket, u.id limit $3
 """
 _OWNED: Final = "select exists (select from denizen.buckets where bucket = $1 and state in ('open', 'fenced'))"
 
+_encode = Encoder().encode
 VERSION_MAX: Final = 2**31 - 1
 END_OF_TIME: Final = datetime.fromisoformat("9999-12-31T00:00:00+00:00")
 
@@ -127,7 +136,7 @@ async def read_page(connection: asyncpg.Connection, after: tuple[int, UUID], lim
 
 def event_of(row: asyncpg.Record) -> RecordedEvent:
     """The event in a row of `events`."""
-    bucket, sequence, stream, version, number, schema, recorded_at, command_id, actor, correlation_id, data = row
+    bucket, sequence, stream, version, number, schema, recorded_at, command, actor, correlation_id, data, secret = row
     return RecordedEvent(  # in the order of its fields: replays make hundreds of thousands of them a second
         Position(Bucket(bucket), EventSequence(sequence)),
         stream,
@@ -135,11 +144,38 @@ def event_of(row: asyncpg.Record) -> RecordedEvent:
         codec.name(number),
         schema,
         recorded_at,
-        command_id,
+        command,
         actor,
         correlation_id,
-        codec.decode(number, schema, data),
+        decoded(stream, version, number, schema, data, secret),
     )
+
+
+def decoded(  # noqa: PLR0917 - the columns of a row that its content is made of
+    stream: UUID, version: int, number: int, schema: int, data: bytes, secret: bytes | None
+) -> Event:
+    """The event that was stored so; `DataErased` if its data were destroyed. `CannotOpen`, `UnknownEvent`."""
+    document = opened(stream.bytes, version, number, schema, data, secret)
+    if document is None:
+        return DataErased()
+    event = codec.decode(number, schema, document)
+    if number == RESERVED and secret is not None:
+        return replace(event, value=open_name(stream.bytes, secret))
+    return event
+
+
+def document_of(row: asyncpg.Record) -> bytes | None:
+    """The document of the event in a row of `events`, as the bus has it; None if it was destroyed."""
+    _, _, stream, version, number, schema, _, _, _, _, data, secret = row
+    document = opened(stream.bytes, version, number, schema, data, secret)
+    if document is None or number != RESERVED or secret is None:
+        return document
+    # The name stands beside the document: one more pair at the end of the map, which has few enough for its first byte.
+    return bytes((document[0] + 1,)) + document[1:] + _value_of(open_name(stream.bytes, secret))
+
+
+def _value_of(name: str | None) -> bytes:
+    return _encode("value") + _encode(name)
 
 
 def _user(identifier: UserId, row: asyncpg.Record) -> StoredUser | DenizenError | None:

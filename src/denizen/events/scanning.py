@@ -1,8 +1,9 @@
 """Reading whole buckets at once, as replays do: by binary COPY, decoded in one pass, grouped by stream.
 
 A row of the query comes as COPY writes it: the number of its fields, then each as a length (-1: null) and a value. The
-fields of fixed size come first, so that one `struct` takes them all; then data, actor and correlation id. Events of
-login names' streams count for the positions, but bring no data.
+fields of fixed size come first, so that one `struct` takes them all; then data, actor, correlation id and, with the
+first event of a user, the stream's secret (see sealing.py). Events of login names' streams count for the positions, but
+bring no data.
 """
 
 import struct
@@ -14,17 +15,21 @@ from uuid import UUID
 
 import asyncpg
 from asyncpg.pgproto.pgproto import UUID as WireUUID  # the same as `uuid.UUID`, made ten times as fast
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from msgspec import Struct
 
 from denizen.errors import Moved
 from denizen.events.codec import LOGIN_NAME_EVENTS_FROM, Event, codec
 from denizen.events.records import RecordedEvent
+from denizen.events.sealing import SEALED, cipher_of, open_sealed
 from denizen.invariants import InvariantBroken
 from denizen.sharding.ids import Bucket, Position
+from denizen.users.events import DataErased
 
 _EVENTS: Final = f"""
     select bucket, sequence, version, type, schema, recorded_at, stream, command_id,
-           case when type <= {LOGIN_NAME_EVENTS_FROM} then data end, actor, correlation_id
+           case when type <= {LOGIN_NAME_EVENTS_FROM} then data end, actor, correlation_id,
+           case when version = 1 and type <= {LOGIN_NAME_EVENTS_FROM} then secret end
     from denizen.events where bucket = any ($1::smallint[]) order by bucket, sequence
 """  # noqa: S608 - only constants
 _OWNED: Final = "select count(*) from denizen.buckets where bucket = any ($1) and state in ('open', 'fenced')"
@@ -33,6 +38,7 @@ _FIXED: Final = struct.Struct(">2x 4xh 4xq 4xi 4xh 4xh 4xq 4x16s 4x16s i")
 _LENGTH: Final = struct.Struct(">i")
 _HEADER_BYTES: Final = 19
 _TRAILER_BYTES: Final = 2
+_ERASED: Final = DataErased()
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)  # PostgreSQL counts microseconds from then
 
 
@@ -68,17 +74,20 @@ def histories(copied: bytes) -> Iterator[History]:
     unpack, fixed_bytes, length = _FIXED.unpack_from, _FIXED.size, _LENGTH.unpack_from
     decoders, actors = _Known(_decoder), _Known(_actor)
     bucket, last, streams = Bucket(-1), 0, _Known(_stream)
+    ciphers: dict[bytes, AESGCM] = {}  # of the bucket's streams
     while at < end:
         here, sequence, version, number, schema, recorded_at, stream, command_id, data_bytes = unpack(copied, at)
         data_at = at + fixed_bytes
         data_end = data_at if data_bytes < 0 else data_at + data_bytes
         actor_end = data_end + 4 + length(copied, data_end)[0]
         correlation = length(copied, actor_end)[0]
-        at = actor_end + 4 if correlation < 0 else actor_end + 20
+        end_of_ids = actor_end + 4 if correlation < 0 else actor_end + 20
+        secret_bytes = length(copied, end_of_ids)[0]
+        at = end_of_ids + 4 if secret_bytes < 0 else end_of_ids + 4 + secret_bytes
         if here != bucket:
             if last:
                 yield History(bucket, last, dict(streams.values()))
-            bucket, last, streams = here, 0, _Known(_stream)
+            bucket, last, streams, ciphers = here, 0, _Known(_stream), {}
         last += 1
         if sequence != last:
             raise InvariantBroken(f"a bucket is read without holes: bucket={bucket}, {last} is {sequence}")
@@ -86,6 +95,13 @@ def histories(copied: bytes) -> Iterator[History]:
             continue
         known = streams[stream]
         name, decode = decoders[number, schema]
+        if secret_bytes >= 0:
+            ciphers[stream] = cipher_of(stream, copied[end_of_ids + 4 : at])
+        data = copied[data_at:data_end]
+        if data[:1] == SEALED:
+            cipher = ciphers.get(stream)
+            if cipher is not None:
+                data = open_sealed(cipher, stream, version, number, schema, data)
         known[1].append(
             RecordedEvent(
                 Position(here, sequence),
@@ -96,8 +112,8 @@ def histories(copied: bytes) -> Iterator[History]:
                 _EPOCH + timedelta(0, 0, recorded_at),
                 WireUUID(command_id),
                 actors[copied[data_end + 4 : actor_end]],
-                None if correlation < 0 else WireUUID(copied[actor_end + 4 : at]),
-                decode(copied[data_at:data_end]),
+                None if correlation < 0 else WireUUID(copied[actor_end + 4 : end_of_ids]),
+                _ERASED if data[:1] == SEALED else decode(data),
             )
         )
     if last:

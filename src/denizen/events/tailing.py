@@ -10,22 +10,22 @@ from typing import Final
 import asyncpg
 
 from denizen import limits
+from denizen.events.reading import EVENT_COLUMNS
 from denizen.sharding.ids import Bucket
 
 _HEADS: Final = "select bucket, head from denizen.buckets where state = any ($1)"
-_AFTER: Final = """
-    select e.bucket, e.sequence, e.stream, e.version, e.type, e.schema, e.recorded_at, e.command_id, e.actor,
-           e.correlation_id, e.data
+_AFTER: Final = f"""
+    select {EVENT_COLUMNS}
     from unnest($1::smallint[], $2::bigint[]) as wanted (bucket, after)
     cross join lateral (
         select * from denizen.events e
         where e.bucket = wanted.bucket and e.sequence > wanted.after order by e.sequence limit $3
     ) e
     limit $4
-"""
+"""  # noqa: S608 - only constants
 
 OWNED: Final = ("open", "fenced")
-PUBLISHED: Final = ("open", "fenced", "moved")  # one that moved away has a tail; one that arrives, an owner
+PRESENT: Final = ("open", "fenced", "incoming", "moved")
 
 
 async def read_heads(connection: asyncpg.Connection, states: tuple[str, ...] = OWNED) -> dict[Bucket, int]:

@@ -96,6 +96,7 @@ def _asked_to_stop(stop: asyncio.Event) -> None:
 
 def engine_of(deployment: Deployment) -> Engine:
     """The engine that serves this deployment's users; not started."""
+    deployment.use_keyring()
     return Engine(
         deployment.places,
         map_source_of(deployment),

@@ -48,14 +48,6 @@ class Rows(Struct, frozen=True):
     names: list[tuple[Any, ...]]
     unsettled: list[tuple[Any, ...]]
 
-    def user_ids(self) -> list[UUID]:
-        """The users that have new rows."""
-        return [row[0] for row in self.users]
-
-    def name_keys(self) -> list[NameKey]:
-        """The login names whose rows are new or gone."""
-        return [*self.gone, *((row[2], row[3]) for row in self.names)]
-
 
 class Fold:
     """The fold of some events of a bucket. `before`: users whose streams began earlier."""
@@ -67,10 +59,13 @@ class Fold:
         self._names: dict[NameKey, NameNow | None] = {}  # of users elsewhere; None: free
         self._left = [key for row in before.values() for key in self._held_here(row.user)]
 
-    def event(self, stream: UUID, version: int, number: int, recorded_at: datetime, event: Any) -> None:
-        """The next event."""
+    def event(  # noqa: PLR0917 - what a row tells
+        self, stream: UUID, version: int, number: int, recorded_at: datetime, event: Any, name: str | None
+    ) -> None:
+        """The next event; of a login name's own stream with the name, None if it is not known any more."""
         if number > LOGIN_NAME_EVENTS_FROM:
-            self._name_event(recorded_at, event)
+            if name is not None:  # else it was given up, and that comes further on
+                self._name_event(recorded_at, event, name)
             return
         row = self._users.get(stream)
         if row is None:
@@ -108,13 +103,13 @@ class Fold:
     def _held_here(self, user: User) -> list[NameKey]:
         return [(kind, value) for kind, value, bucket in self._login_names_of(user) if bucket == self._bucket]
 
-    def _name_event(self, recorded_at: datetime, event: Any) -> None:
+    def _name_event(self, recorded_at: datetime, event: Any, name: str) -> None:
         state = _STATES.get(type(event))
         now = None if state is None else NameNow(event.user_id, state, event.reservation, recorded_at)
-        self._names[event.kind, event.value] = now
+        self._names[event.kind, name] = now
 
 
-_STATES: Final = {
+_STATES: Final[dict[type, str]] = {
     names.LoginNameReserved: "reserved",
     names.LoginNameConfirmed: HELD,
     names.LoginNameLeaving: "leaving",

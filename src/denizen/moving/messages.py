@@ -1,20 +1,21 @@
 """What a mover and its worker processes say to each other; see workers/frames.py for how."""
 
 from typing import Any, Final
-from uuid import UUID
 
 import msgspec
 from msgspec import Struct
 
+from denizen.events.keyring import SharedKeyring
 from denizen.moving.move import Move
 from denizen.workers.frames import Trouble
 
 
 class Plan(Struct, frozen=True, tag="plan"):
-    """To a worker, once: how this deployment places login names."""
+    """To a worker, once: how this deployment places login names, and the keys that open its events."""
 
     hash_seed: int
     kinds: tuple[int, ...]
+    keyring: SharedKeyring
 
 
 class SliceTask(Struct, frozen=True, tag="slice"):
@@ -24,7 +25,6 @@ class SliceTask(Struct, frozen=True, tag="slice"):
     source: dict[str, Any]
     target: dict[str, Any]
     events_max: int
-    tell: bool = False  # which users and login names the slice touches
 
 
 class Ready(Struct, frozen=True, tag="ready"):
@@ -38,8 +38,7 @@ class SliceDone(Struct, frozen=True, tag="done"):
     head: int
     source_head: int
     bytes: int
-    users: tuple[UUID, ...] = ()
-    names: tuple[tuple[int, str], ...] = ()
+    seconds: float
 
 
 class SliceFailed(Struct, frozen=True, tag="failed"):

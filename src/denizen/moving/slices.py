@@ -6,28 +6,37 @@ there, wherever a copy was broken off, and nothing is ever done twice.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
-from msgspec.structs import replace
 
 from denizen import limits
-from denizen.events.codec import LOGIN_NAME_EVENTS_FROM, codec
+from denizen.events.codec import LOGIN_NAME_EVENTS_FROM
+from denizen.events.reading import decoded
 from denizen.events.records import decode_state
-from denizen.moving.folding import Fold, FoldedUser, Rows
+from denizen.events.sealing import open_name
+from denizen.moving.folding import Fold, FoldedUser
 from denizen.moving.messages import SliceDone
 from denizen.moving.move import Move
 from denizen.moving.servers import meaning
 from denizen.sharding.names_of import LoginNamesOf
 
-POSITION: Final = "select head, keys_since from denizen.move_position($1, $2, $3)"
+POSITION: Final = "select head, checked, keys_since from denizen.move_position($1, $2, $3)"
 _HEAD: Final = "select head from denizen.buckets where bucket = $1"
+# With the secret of the user's stream, or that which holds the login name (see events/sealing.py).
 _FRESH: Final = """
-    select stream, version, type, schema, recorded_at, data from denizen.events
-    where bucket = $1 and sequence > $2 order by sequence
+    select e.stream, e.version, e.type, e.schema, e.recorded_at, e.data, case
+        when e.version = 1 then e.secret
+        when e.type < 100 then (select f.secret from denizen.events f where f.stream = e.stream and f.version = 1)
+        else (select f.secret from denizen.events f
+              where f.stream = e.stream and f.version <= e.version and f.type = 101
+              order by f.version desc limit 1) end as secret
+    from denizen.events e where e.bucket = $1 and e.sequence > $2 order by e.sequence
 """
+_DESTROY: Final = "select denizen.destroy_secrets($1, $2)"
 _BEFORE: Final = """
     select id, version, created_at, updated_at, document from denizen.users where bucket = $1 and id = any ($2::uuid[])
 """
@@ -46,32 +55,33 @@ class Slicer:
         self._login_names_of = login_names_of
 
     async def copy(
-        self, source: asyncpg.Connection, target: asyncpg.Connection, move: Move, events_max: int, *, tell: bool = False
+        self, source: asyncpg.Connection, target: asyncpg.Connection, move: Move, events_max: int
     ) -> SliceDone:
-        """Copy the next slice; with `tell`, say what it touches. Errors as `DenizenError`."""
-        touched = Rows([], [], [], [])
+        """Copy the next slice. Errors as `DenizenError`."""
+        began = time.monotonic()
         with meaning(move.target):
             async with target.transaction():
-                after, keys_since = await target.fetchrow(POSITION, move.id, move.attempt, move.bucket)
+                after, _, keys_since = await target.fetchrow(POSITION, move.id, move.attempt, move.bucket)
                 where = f"bucket = {int(move.bucket)} and sequence > {after} and sequence <= {after + events_max}"
                 rows, size = await _pass_through(source, target, move, "events", f"{where} order by sequence")
                 if rows:
-                    touched = await self.take_up(target, move.bucket, after, after + rows)
+                    await self.take_up(target, move.bucket, after, after + rows)
                 if rows < events_max:
                     await target.execute(_FORGET_KEYS, move.bucket, keys_since)
                     young = f"bucket = {int(move.bucket)} and recorded_at >= '{keys_since}'"
                     await _pass_through(source, target, move, "idempotency", young)
         with meaning(move.source):
             source_head = await source.fetchval(_HEAD, move.bucket) or 0
-        done = SliceDone(after, after + rows, source_head, size)
-        return replace(done, users=tuple(touched.user_ids()), names=tuple(touched.name_keys())) if tell else done
+        return SliceDone(after, after + rows, source_head, size, time.monotonic() - began)
 
-    async def take_up(self, target: asyncpg.Connection, bucket: int, after: int, head: int) -> Rows:
+    async def take_up(self, target: asyncpg.Connection, bucket: int, after: int, head: int) -> None:
         """Fold the target's events after `after`, which must reach `head` without holes, and write what they give."""
         events = await target.fetch(_FRESH, bucket, after)
         fold = Fold(bucket, self._login_names_of, await _before(target, bucket, events))
-        for stream, version, number, schema, recorded_at, data in events:
-            fold.event(stream, version, number, recorded_at, codec.decode(number, schema, data))
+        for stream, version, number, schema, recorded_at, data, secret in events:
+            event = decoded(stream, version, number, schema, data, secret)
+            name = open_name(stream.bytes, secret) if number > LOGIN_NAME_EVENTS_FROM else None
+            fold.event(stream, version, number, recorded_at, event, name)
         rows = fold.rows()
         gone = rows.gone if after else []
         await target.execute(
@@ -85,7 +95,7 @@ class Slicer:
             rows.names,
             rows.unsettled,
         )
-        return rows
+        await target.execute(_DESTROY, bucket, after)
 
 
 async def _before(target: asyncpg.Connection, bucket: int, events: list[Any]) -> dict[UUID, FoldedUser]:

@@ -13,6 +13,8 @@ import uvloop
 
 from denizen import limits
 from denizen.errors import DenizenError
+from denizen.events.keyring import Keyring
+from denizen.events.sealing import use
 from denizen.moving.messages import Plan, Ready, SliceDone, SliceFailed, SliceTask, decode_for_worker
 from denizen.moving.servers import meaning, open_connection
 from denizen.moving.slices import Slicer
@@ -27,6 +29,7 @@ class Worker:
     """One connection to each server that it was sent to, and the fold."""
 
     def __init__(self, plan: Plan) -> None:
+        use(Keyring.of(plan.keyring))
         kinds = frozenset(LoginNameKind(kind) for kind in plan.kinds)
         self._slicer = Slicer(LoginNamesOf(plan.hash_seed, kinds))
         self._connections: dict[bytes, asyncpg.Connection] = {}
@@ -36,7 +39,7 @@ class Worker:
         try:
             source = await self._connection(task.move.source, task.source)
             target = await self._connection(task.move.target, task.target)
-            return await self._slicer.copy(source, target, task.move, task.events_max, tell=task.tell)
+            return await self._slicer.copy(source, target, task.move, task.events_max)
         except DenizenError as error:
             self.drop()
             return SliceFailed(error.code, error.detail)

@@ -20,6 +20,7 @@ from denizen.errors import BadConfiguration
 from denizen.events.codec import EVENT_TYPES, LOGIN_NAME_EVENTS_FROM
 from denizen.events.records import RecordedEvent
 from denizen.projections.tables import Kind, Table
+from denizen.users.events import DataErased
 
 Row = tuple[Any, ...]
 
@@ -90,7 +91,9 @@ class Projection:
             raise BadConfiguration(f"projections: {self.name} derives tables from a state that it does not have")
 
 
-_USER_EVENTS: Final = frozenset(each.struct for each in EVENT_TYPES if each.number <= LOGIN_NAME_EVENTS_FROM)
+_USER_EVENTS: Final = frozenset(each.struct for each in EVENT_TYPES if each.number <= LOGIN_NAME_EVENTS_FROM) | {
+    DataErased
+}
 
 
 def is_of_user(event: RecordedEvent) -> bool:

@@ -17,6 +17,7 @@ from uuid import UUID
 import asyncpg
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 
 from denizen import limits
 from denizen.errors import DenizenError, LoginNameTaken, OutcomeUnknown, Unavailable, VersionConflict
@@ -31,7 +32,7 @@ from denizen.users.state import login_names
 
 _log = structlog.get_logger()
 
-_EVENT: Final[dict[str, Callable[[int, str, UUID, UUID], happened.LoginNameEvent]]] = {
+_EVENT: Final[dict[str, Callable[[int, UUID, UUID], happened.LoginNameEvent]]] = {
     "reserve": happened.LoginNameReserved,
     "confirm": happened.LoginNameConfirmed,
     "leave": happened.LoginNameLeaving,
@@ -192,12 +193,13 @@ class LoginNames:
     def _step(self, change: Change, name: LoginName, action: str, actor: str) -> Append:
         """One step as an append to the name's own stream. Its command id is fixed: a repeated step is recognised."""
         reservation = change.command_id
+        event = _EVENT[action](name.kind.value, change.user_id, reservation)
         return Append(
             bucket=self._router.bucket_of_name(name),
             stream=stream_of_login_name(name, self._router.hash_seed),
             expected=ANY_VERSION,
             command_id=UUID(int=reservation.int ^ _STEP[action]),
-            events=(_EVENT[action](name.kind.value, name.value, change.user_id, reservation),),
+            events=(replace(event, value=name.value) if action == "reserve" else event,),
             actor=actor,
             names=(NameAction(action, name, change.user_id, reservation),),
         )

@@ -13,7 +13,7 @@ from uuid import UUID
 import asyncpg
 
 from denizen import limits
-from denizen.errors import DenizenError, UserDeleted, UserNotFound
+from denizen.errors import DenizenError, UserDeleted, UserErased, UserNotFound
 from denizen.events.reading import END_OF_TIME, VERSION_MAX, read_page
 from denizen.events.records import RecordedEvent, StoredUser
 from denizen.service.router import Router
@@ -31,21 +31,28 @@ class UserQueries:
         self._kinds = kinds
 
     async def get(self, user_id: UUID) -> StoredUser:
-        """The user as it is now. `UserNotFound`, `UserDeleted`."""
+        """The user as it is now. `UserNotFound`, `UserDeleted`, `UserErased`."""
         identifier = UserId(user_id)
         stored = await current_user(self._router, identifier)
         if stored is None:
             raise UserNotFound("no user has this id", id=str(user_id))
+        if stored.user.status is Status.ERASED:
+            raise _erased(stored)
         if stored.user.status is Status.DELETED:
             raise UserDeleted("this user was deleted; its history remains", id=str(user_id), version=stored.version)
         return stored
 
     async def get_as_of(self, user_id: UUID, *, version: int | None = None, time: datetime | None = None) -> StoredUser:
-        """The user as it was at a version or a time; deleted or not. `UserNotFound` if it was not there yet."""
+        """The user as it was at a version or a time; deleted or not.
+
+        `UserNotFound` if it was not there yet; `UserErased` if nobody can know any more.
+        """
         to_version = VERSION_MAX if version is None else version
         stored, _ = await folded_user(self._router, UserId(user_id), version=to_version, time=time or END_OF_TIME)
         if stored is None or (version is not None and stored.version != version):
             raise UserNotFound("there is no such user at that version or time", id=str(user_id))
+        if stored.user.status is Status.ERASED:
+            raise _erased(stored)
         return stored
 
     async def get_many(self, ids: Sequence[UUID]) -> list[StoredUser | DenizenError]:
@@ -103,6 +110,10 @@ class UserQueries:
             *(store.read(check) for store in self._router.stores.values()), return_exceptions=True
         )
         return {name: answer is True for name, answer in zip(names, answers, strict=True)}
+
+
+def _erased(stored: StoredUser) -> UserErased:
+    return UserErased("this user was erased: its personal data are destroyed", id=str(stored.id))
 
 
 def expected(result: Any) -> Any:

@@ -1,8 +1,10 @@
 """A gateway's engine over throwaway databases: the real service, without processes of its own."""
 
 import tempfile
+from base64 import b64encode
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -20,7 +22,7 @@ from denizen.users.login_names import LoginNameKind
 
 SEED = 7
 DEPLOYMENT = UUID(int=1)
-KEYRING = Keyring([WrappingKey.new()])
+KEYRING = Keyring([WrappingKey("00000001", datetime(2026, 1, 1, tzinfo=UTC), b64encode(bytes(range(64))).decode())])
 KINDS = frozenset({LoginNameKind.EMAIL, LoginNameKind.USERNAME})
 
 

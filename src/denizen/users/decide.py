@@ -1,11 +1,12 @@
 """From state and command to events: the rules of a user's life, as pure functions.
 
-| command | active | suspended | deleted |
-| --- | --- | --- | --- |
-| change, set_password | yes | yes: whoever administers users may, and must be able to, correct a suspended one | no |
-| suspend | yes | no | no |
-| reactivate | no | yes | no |
-| delete | yes | yes | no |
+| command | active | suspended | deleted | erased |
+| --- | --- | --- | --- | --- |
+| change, set_password | yes | yes: whoever administers users must be able to correct a suspended one | no | no |
+| suspend | yes | no | no | no |
+| reactivate | no | yes | no | no |
+| delete | yes | yes | no | no |
+| erase | yes | yes | yes | changes nothing |
 
 "No" is `Rejected` with code wrong_status. An empty list of events means that the command is allowed and changes
 nothing. Commands are valid input already (validate.py); what depends on the state is checked here. That a login name
@@ -25,6 +26,7 @@ from .events import (
     PhoneChanged,
     ProfileChanged,
     UserDeleted,
+    UserErased,
     UserEvent,
     UsernameChanged,
     UserReactivated,
@@ -108,6 +110,11 @@ def delete(user: User, reason: str | None) -> list[UserEvent]:
     """An active or suspended user is deleted, for good."""
     _require(user, "deleted", Status.ACTIVE, Status.SUSPENDED)
     return [UserDeleted(_reason(reason))]
+
+
+def erase(user: User, login_names: int) -> list[UserEvent]:
+    """A user's personal data are destroyed, for good; `login_names` is how many it still has."""
+    return [] if user.status is Status.ERASED else [UserErased(login_names)]
 
 
 def _profile_changed(user: User, patch: UserPatch) -> list[UserEvent]:

@@ -91,7 +91,16 @@ class UserDeleted(Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class UserErased(Struct, frozen=True, omit_defaults=True, gc=False):
-    """The key of the user's personal data was destroyed: the history can no longer be read, only counted."""
+    """The key of the user's personal data was destroyed: the history can no longer be read, only counted.
+
+    `login_names` is how many the user gave up with it. There is nothing personal in this event.
+    """
+
+    login_names: int = 0
+
+
+class DataErased(Struct, frozen=True, gc=False):
+    """Stands for an event of any type whose data were destroyed when its user was erased. It is never stored."""
 
 
 UserEvent = (
@@ -106,4 +115,5 @@ UserEvent = (
     | UserReactivated
     | UserDeleted
     | UserErased
+    | DataErased
 )

@@ -1,8 +1,8 @@
 """From state and event to state: a total function.
 
 It holds no rules (those are in decide.py) and never raises, whatever the order of the events: a stored event is a fact.
-A deleted user stays deleted: no event can bring personal data back to it. A stream whose registration cannot be read
-any more (its key was destroyed) therefore folds to a deleted user as well, whatever follows.
+A deleted user stays deleted, until it is erased: no event can bring personal data back to it. A stream whose events
+cannot be read any more (its key was destroyed) folds to an erased user, at each of its versions.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from .events import (
     AttributesChanged,
+    DataErased,
     EmailChanged,
     PasswordChanged,
     PhoneChanged,
@@ -28,14 +29,17 @@ from .events import (
 from .state import Status, User
 
 GONE: Final = User(Status.DELETED)
+_PROFILE_FIELDS: Final = ProfileChanged.__struct_fields__
+ERASED: Final = User(Status.ERASED)
+_ERASING: Final = (UserErased, DataErased)
 
 
 def evolve(user: User | None, event: UserEvent) -> User:
     """The state after this event; `user` is None before the first event of the stream."""
     if user is None:
-        return _registered(event) if type(event) is UserRegistered else GONE
-    if user.status is Status.DELETED:
-        return user
+        return _registered(event) if type(event) is UserRegistered else ERASED if type(event) in _ERASING else GONE
+    if user.status.gone:
+        return ERASED if type(event) in _ERASING else user
     return _STEPS[type(event)](user, event)
 
 
@@ -65,12 +69,14 @@ def _registered(event: UserRegistered) -> User:
 
 
 def _profile_changed(user: User, event: ProfileChanged) -> User:
-    values = {name: getattr(event, name) for name in ProfileChanged.__struct_fields__}
-    return replace(user, **{name: value for name, value in values.items() if value is not UNSET})
+    changed = {name: value for name in _PROFILE_FIELDS if (value := getattr(event, name)) is not UNSET}
+    return replace(user, **changed)
 
 
 def _attributes_changed(user: User, event: AttributesChanged) -> User:
-    kept = {key: value for key, value in user.attributes.items() if key not in event.removed}
+    kept = user.attributes
+    if event.removed:
+        kept = {key: value for key, value in kept.items() if key not in event.removed}
     return replace(user, attributes=kept | event.changed)
 
 
@@ -85,5 +91,6 @@ _STEPS: Final[Mapping[type, Callable[[User, Any], User]]] = {
     UserSuspended: lambda user, _event: replace(user, status=Status.SUSPENDED),
     UserReactivated: lambda user, _event: replace(user, status=Status.ACTIVE),
     UserDeleted: lambda _user, _event: GONE,
-    UserErased: lambda _user, _event: GONE,
+    UserErased: lambda _user, _event: ERASED,
+    DataErased: lambda _user, _event: ERASED,
 }

@@ -18,11 +18,17 @@ class Status(IntEnum):
     ACTIVE = 1
     SUSPENDED = 2
     DELETED = 3
+    ERASED = 4
 
     @property
     def word(self) -> str:
-        """The status as the API says it: "active", "suspended" or "deleted"."""
+        """The status as the API says it: "active", "suspended", "deleted" or "erased"."""
         return self.name.lower()
+
+    @property
+    def gone(self) -> bool:
+        """Whether the user is no more: deleted, or even erased."""
+        return self >= Status.DELETED
 
 
 class Name(Struct, frozen=True, gc=False):
@@ -56,7 +62,7 @@ class User(Struct, frozen=True, array_like=True, gc=False):
 def login_names(user: User, kinds: frozenset[LoginNameKind]) -> tuple[LoginName, ...]:
     """The user's login names of these kinds, normalised, always in the order email, username, phone.
 
-    A deleted user has none.
+    One who is deleted or erased has none.
     """
     names = []
     if user.email is not None and LoginNameKind.EMAIL in kinds:

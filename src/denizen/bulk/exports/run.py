@@ -30,7 +30,7 @@ _ESTIMATE: Final = "select greatest(reltuples, 0)::bigint from pg_class where oi
 _USERS: Final = """
     select u.id, u.version, u.created_at, u.updated_at, u.document
     from denizen.users u join denizen.buckets b on b.bucket = u.bucket and b.state in ('open', 'fenced')
-    where u.status <> 3 order by u.bucket, u.id
+    where u.status < 3 order by u.bucket, u.id
 """
 
 

@@ -19,6 +19,7 @@ from denizen.errors import Invalid
 from denizen.events.codec import codec
 from denizen.events.login_name_events import LoginNameConfirmed, LoginNameReserved
 from denizen.events.records import encode_state
+from denizen.events.sealing import new_key, seal, seal_name
 from denizen.sharding.ids import BUCKETS
 from denizen.sharding.names_of import LoginNamesOf
 from denizen.users import decide
@@ -39,7 +40,6 @@ class NameData(msgspec.Struct, frozen=True, gc=False):
     """The data of a login name's event, as bytes where the event has UUIDs: they encode alike, and quicker."""
 
     kind: int
-    value: str
     user_id: bytes
     reservation: bytes
 
@@ -54,7 +54,7 @@ def _kind_of(event: Any) -> tuple[int, int]:
 
 _BYTE: Final = [bytes((value,)) for value in range(256)]
 _TWO_BYTES: Final = [(0x8000 | bucket).to_bytes(2, "big") for bucket in range(BUCKETS)]
-_SAMPLE: Final = (1, "a", UUID(int=0), UUID(int=0))
+_SAMPLE: Final = (1, UUID(int=0), UUID(int=0))
 _RESERVED: Final = _kind_of(LoginNameReserved(*_SAMPLE))
 _CONFIRMED: Final = _kind_of(LoginNameConfirmed(*_SAMPLE))
 _REGISTERED: Final = _kind_of(UserRegistered())
@@ -68,7 +68,8 @@ class Person(msgspec.Struct, gc=False, eq=False):
     bucket: int
     command: bytes
     attempt: int = 1
-    data: tuple[tuple[int, int, bytes], ...] = ()  # of each event: type number, schema version, data
+    data: tuple[tuple[int, int, bytes], ...] = ()  # of each event: type number, schema version, data, sealed
+    secret: bytes = b""  # see events/sealing.py
     events: tuple[bytes, ...] = ()
     user: bytes = b""
     home: tuple[tuple[int, bytes], ...] = ()
@@ -112,10 +113,11 @@ class Name(msgspec.Struct, gc=False, eq=False):
 def _name_events(  # noqa: PLR0917  the parts of two rows
     kind: int, value: str, user_id: bytes, command: bytes, stream: bytes, bucket: int, version: int
 ) -> tuple[bytes, bytes]:
-    data = _encode_name(NameData(kind, value, user_id, command))
+    data = _encode_name(NameData(kind, user_id, command))
+    secret = seal_name(stream, value)
     return (
-        rows.event_tail(stream, version + 1, bucket, *_RESERVED, _step_id(command, _RESERVE), data),
-        rows.event_tail(stream, version + 2, bucket, *_CONFIRMED, _step_id(command, _CONFIRM), data),
+        rows.event_tail(stream, version + 1, bucket, *_RESERVED, _step_id(command, _RESERVE), data, secret),
+        rows.event_tail(stream, version + 2, bucket, *_CONFIRMED, _step_id(command, _CONFIRM), data, None),
     )
 
 
@@ -160,7 +162,11 @@ class Maker:
                 names.append(self._name(person, kind, value, raw, key, bucket))
         if person is None:
             raise Invalid("a registration needs a login name")
-        person.data = tuple(map(codec.encode, events))
+        person.secret, cipher = new_key(person.id)
+        person.data = tuple(
+            (number, schema, seal(cipher, person.id, version, number, schema, data))
+            for version, (number, schema, data) in enumerate(map(codec.encode, events), 1)
+        )
         person.events = self._rows_of(person)
         person.user = rows.user_tail(person.id, len(events), person.bucket, user.status.value, encode_state(user))
         return person, names
@@ -203,7 +209,15 @@ class Maker:
         for version, (number, schema, data) in enumerate(person.data, 1):
             found.append(
                 rows.correlated_event_tail(
-                    person.id, version, person.bucket, number, schema, person.command, self._correlation, data
+                    person.id,
+                    version,
+                    person.bucket,
+                    number,
+                    schema,
+                    person.command,
+                    self._correlation,
+                    data,
+                    person.secret if version == 1 else None,
                 )
             )
         return tuple(found)

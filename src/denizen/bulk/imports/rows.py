@@ -14,7 +14,7 @@ TRAILER: Final = b"\xff\xff"
 # fmt: off
 EVENT_COLUMNS: Final = (
     "sequence", "recorded_at", "stream", "version", "bucket", "type", "schema", "command_id", "correlation_id", "actor",
-    "data",
+    "data", "secret",
 )
 # fmt: on
 USER_COLUMNS: Final = ("created_at", "updated_at", "id", "version", "bucket", "status", "document")
@@ -32,27 +32,31 @@ _name: Final = Struct(">hi16sihihi").pack
 _reserved: Final = Struct(f">i16sihihi{len(RESERVED)}si").pack
 _two_moments: Final = Struct(">hiqiq").pack
 _one_moment: Final = Struct(">hiq").pack
+_length: Final = Struct(">i").pack
+_NULL: Final = _length(-1)
 
 
 def event_tail(  # noqa: PLR0917  a row's columns, in their order
-    stream: bytes, version: int, bucket: int, number: int, schema: int, command: bytes, data: bytes
-) -> bytes:
+    stream: bytes, version: int, bucket: int, number: int, schema: int, command: bytes, data: bytes,
+    secret: bytes | None,
+) -> bytes:  # fmt: skip
     """A row of `events` behind its sequence and moment; `number` is that of the event's type."""
     head = _event_tail(
         16, stream, 4, version, 2, bucket, 2, number, 2, schema, 16, command, -1, len(ACTOR), ACTOR, len(data)
     )
-    return head + data
+    return head + data + (_NULL if secret is None else _length(len(secret)) + secret)
 
 
 def correlated_event_tail(  # noqa: PLR0917
-    stream: bytes, version: int, bucket: int, number: int, schema: int, command: bytes, correlation: bytes, data: bytes
-) -> bytes:
+    stream: bytes, version: int, bucket: int, number: int, schema: int, command: bytes, correlation: bytes, data: bytes,
+    secret: bytes | None,
+) -> bytes:  # fmt: skip
     """The same with a correlation id."""
     head = _correlated_event_tail(
         16, stream, 4, version, 2, bucket, 2, number, 2, schema, 16, command, 16, correlation, len(ACTOR), ACTOR,
         len(data),
     )  # fmt: skip
-    return head + data
+    return head + data + (_NULL if secret is None else _length(len(secret)) + secret)
 
 
 def user_tail(user_id: bytes, version: int, bucket: int, status: int, document: bytes) -> bytes:

@@ -204,7 +204,7 @@ def _numbered(events: list[tuple[int, bytes]], heads: dict[int, int], moment: in
     for bucket, tail in events:
         head = heads[bucket] + 1
         heads[bucket] = head
-        parts.append(event_head(11, 8, head, 8, moment))
+        parts.append(event_head(12, 8, head, 8, moment))
         parts.append(tail)
     parts.append(TRAILER)
     return b"".join(parts)

@@ -13,9 +13,11 @@ from msgspec import DecodeError, Struct
 
 from denizen.bulk.verification.differences import Difference, shown
 from denizen.events import login_name_events as names
-from denizen.events.codec import LOGIN_NAME_EVENTS_FROM, UnknownEvent, codec
+from denizen.events.codec import LOGIN_NAME_EVENTS_FROM, UnknownEvent
+from denizen.events.reading import decoded
 from denizen.events.records import encode_state
 from denizen.sharding.names_of import LoginNamesOf
+from denizen.users.events import DataErased
 from denizen.users.evolve import evolve
 from denizen.users.state import User
 
@@ -62,22 +64,26 @@ class BucketFold:
         self._head = 0
         self._digest = 0
         self._users: dict[UUID, _Folded] = {}
+        self._secrets: dict[UUID, bytes | None] = {}  # of users' streams
         self._streams: dict[UUID, int] = {}  # versions of login names' streams
+        self._name_of: dict[UUID, NameKey] = {}  # the names of those
         self._names: dict[NameKey, NameRow] = {}
 
     def event(self, row: Sequence[Any]) -> None:
-        """The next event: bucket, sequence, stream, version, type, schema, recorded at, data, hash."""
-        _, sequence, stream, version, number, schema, recorded_at, data, digest = row
+        """The next event: bucket, sequence, stream, version, type, schema, recorded at, data, secret, hash."""
+        _, sequence, stream, version, number, schema, recorded_at, data, secret, digest = row
         self.events += 1
         if sequence != self._head + 1:
             self._differ("position_hole", f"after sequence {self._head} comes {sequence}")
         self._head = sequence
         self._digest ^= digest
+        if number <= LOGIN_NAME_EVENTS_FROM:
+            secret = self._secrets.setdefault(stream, secret)  # it comes with the stream's first event
         try:
-            event = codec.decode(number, schema, data)
+            event = decoded(stream, version, number, schema, data, secret)
         except (DecodeError, UnknownEvent) as error:
             self._differ("event_unreadable", f"sequence {sequence}: {error}", stream)
-            return
+            event = DataErased()
         if number > LOGIN_NAME_EVENTS_FROM:
             self._name_event(stream, version, event)
             return
@@ -168,7 +174,12 @@ class BucketFold:
         if stream.int >> 64 & 0xFFF != self.bucket:
             self._differ("stream_misplaced", "it is of a login name of another bucket", stream)
         self._streams[stream] = version
-        key = (event.kind, event.value)
+        if isinstance(event, names.LoginNameReserved):
+            # The name is not known any more if it was given up, further on in the stream.
+            self._name_of[stream] = (event.kind, event.value or str(stream))
+        key = self._name_of.get(stream)
+        if key is None or isinstance(event, DataErased):
+            return  # that it cannot be read, or that something is missing before it, was said already
         match event:
             case names.LoginNameReserved():
                 self._names[key] = NameRow(event.user_id, "reserved", event.reservation)

@@ -14,7 +14,8 @@ SETTINGS: Final = {
 }
 
 EVENTS: Final = """
-    select e.bucket, e.sequence, e.stream, e.version, e.type, e.schema, e.recorded_at, e.data, denizen.event_hash(e)
+    select e.bucket, e.sequence, e.stream, e.version, e.type, e.schema, e.recorded_at, e.data, e.secret,
+           denizen.event_hash(e)
     from denizen.events e where e.bucket between $1 and $2 order by e.bucket, e.sequence
 """
 USERS: Final = """

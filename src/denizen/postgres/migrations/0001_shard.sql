@@ -24,7 +24,8 @@ create table denizen.buckets (
     autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0
 );
 
--- The truth. `sequence` is dense in its bucket, `version` dense in its stream.
+-- The truth. `sequence` is dense in its bucket, `version` dense in its stream. Personal data are sealed: the row of one
+-- event of the stream has the `secret` without which nobody reads them; see events/sealing.py.
 create table denizen.events (
     sequence       bigint      not null,
     recorded_at    timestamptz not null,
@@ -37,9 +38,12 @@ create table denizen.events (
     correlation_id uuid,
     actor          text        not null,
     data           bytea       not null,
+    secret         bytea,
     primary key (bucket, sequence)
 );
 create unique index events_stream on denizen.events (stream, version);
+-- Statistics are samples: copies, which erasing a row does not reach. No plan of ours needs those of these columns.
+alter table denizen.events alter column data set statistics 0, alter column secret set statistics 0;
 
 -- The state of each user: the fold of its stream, kept in the same transaction. A cache of the truth.
 create table denizen.users (
@@ -52,6 +56,7 @@ create table denizen.users (
     document   bytea       not null,
     primary key (bucket, id)
 ) with (fillfactor = 90);
+alter table denizen.users alter column document set statistics 0;
 
 -- Who has which login name. A row is written once and removed once: whether a name is in a change that spans two
 -- buckets stands beside it, in a table that is nearly always empty. `reserved` and `leaving` are the two sides of such a
@@ -63,6 +68,7 @@ create table denizen.login_names (
     value   text     collate "C" not null,
     primary key (bucket, kind, value)
 );
+alter table denizen.login_names alter column value set statistics 0;
 create table denizen.login_names_unsettled (
     since       timestamptz not null,
     reservation uuid        not null,
@@ -72,6 +78,18 @@ create table denizen.login_names_unsettled (
     value       text        collate "C" not null,
     primary key (bucket, kind, value)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+alter table denizen.login_names_unsettled alter column value set statistics 0;
+
+-- Users that were erased, made with their last event, and how far what follows from it has come.
+create table denizen.erasures (
+    erased_at   timestamptz not null,
+    settled_at  timestamptz,                -- every login name is given back, on every shard
+    scrubbed_at timestamptz,                -- what PostgreSQL kept of old rows is gone from its files
+    user_id     uuid        not null,
+    bucket      smallint    not null,
+    primary key (bucket, user_id)
+);
+create index erasures_unsettled on denizen.erasures (erased_at) where settled_at is null;
 
 -- The outcome of each command that came with an idempotency key; removed after a day.
 create table denizen.idempotency (

@@ -1,4 +1,5 @@
--- What the digest of a bucket is made of; the columns are named so that a new column does not change old digests.
+-- What the digest of a bucket is made of; the columns are named so that a new column does not change old digests, and
+-- without `secret`: destroying that leaves them as they are.
 create function denizen.event_hash(e denizen.events) returns bigint
 language sql immutable parallel safe
 return hash_record_extended(row(e.bucket, e.sequence, e.stream, e.version, e.type, e.schema, e.recorded_at, e.command_id,
@@ -7,7 +8,8 @@ return hash_record_extended(row(e.bucket, e.sequence, e.stream, e.version, e.typ
 -- The one way in: a group of commands, appended together in one statement, so that no lock is ever held across a round
 -- trip of a client. Each command stands alone: one that fails changes nothing and does not disturb the others.
 --
--- c_*  one element per command      e_*  one per event, in order, `e_command` naming its command by ordinal (from 1)
+-- c_*  one element per command; `c_secret` goes with the command's first event
+-- e_*  one per event, in order, `e_command` naming its command by ordinal (from 1)
 -- n_*  one per change of a login name in the command's own bucket:
 --        claim    a free name becomes held              reserve  a free name becomes reserved
 --        confirm  reserved becomes held                 leave    held becomes leaving
@@ -22,7 +24,7 @@ return hash_record_extended(row(e.bucket, e.sequence, e.stream, e.version, e.typ
 -- idempotency key into one group: constraints turn that into an error of the whole group, and nothing is changed.
 create function denizen.append(
     c_bucket smallint[], c_epoch integer[], c_stream uuid[], c_expected integer[], c_command uuid[],
-    c_key bytea[], c_fingerprint bytea[], c_status smallint[], c_document bytea[],
+    c_key bytea[], c_fingerprint bytea[], c_status smallint[], c_document bytea[], c_secret bytea[],
     e_command integer[], e_type smallint[], e_schema smallint[], e_actor text[], e_correlation uuid[], e_data bytea[],
     n_command integer[], n_action text[], n_kind smallint[], n_value text[], n_user uuid[], n_reservation uuid[]
 ) returns table (ordinal integer, outcome text, stream uuid, version integer, sequence bigint, recorded_at timestamptz)
@@ -167,15 +169,16 @@ begin
             select heads[c_bucket[e.command] + 1]
                        + row_number() over (partition by c_bucket[e.command] order by e.ordinal) as sequence,
                    base[e.command] + (row_number() over (partition by e.command order by e.ordinal))::integer as version,
-                   c_bucket[e.command] as bucket, c_stream[e.command] as stream, e.*
+                   c_bucket[e.command] as bucket, c_stream[e.command] as stream, e.*,
+                   case when e.ordinal = min(e.ordinal) over (partition by e.command) then c_secret[e.command] end as secret
             from unnest(e_command, e_type, e_schema, e_actor, e_correlation, e_data)
                  with ordinality as e (command, type, schema, actor, correlation_id, data, ordinal)
             where live[e.command]
         ), written as (
             insert into denizen.events (sequence, recorded_at, stream, version, bucket, type, schema, command_id,
-                                        correlation_id, actor, data)
+                                        correlation_id, actor, data, secret)
             select m.sequence, moment, m.stream, m.version, m.bucket, m.type, m.schema, c_command[m.command],
-                   m.correlation_id, m.actor, m.data
+                   m.correlation_id, m.actor, m.data, m.secret
             from numbered m
             returning *
         ), hashed as (
@@ -188,6 +191,17 @@ begin
         ends[entry.command] := entry.sequence;
         facts[entry.command] := entry.version;
     end loop;
+
+    -- What a user that is erased (11), or a login name that is given up (105), leaves behind can be read no more.
+    if e_type && array[11, 105]::smallint[] then
+        update denizen.events e set secret = null
+        from unnest(e_command, e_type) as n (command, type)
+        where n.type in (11, 105) and live[n.command] and e.stream = c_stream[n.command] and e.secret is not null;
+        insert into denizen.erasures (erased_at, user_id, bucket)
+        select moment, c_stream[n.command], c_bucket[n.command] from unnest(e_command, e_type) as n (command, type)
+        where n.type = 11 and live[n.command]
+        on conflict do nothing;
+    end if;
 
     -- 6. The state.
     insert into denizen.users (id, created_at, updated_at, version, bucket, status, document)
@@ -225,6 +239,17 @@ begin
         select i, result[i], earlier[i], facts[i], ends[i], moment
         from generate_series(1, n) as i;
 end
+$$;
+
+-- Where events are taken up as they were elsewhere: what those after `in_after` destroyed there is destroyed here too.
+create function denizen.destroy_secrets(in_bucket smallint, in_after bigint) returns void language sql as $$
+    update denizen.events e set secret = null from denizen.events last
+    where last.bucket = in_bucket and last.sequence > in_after and last.type in (11, 105)
+      and e.stream = last.stream and e.version < last.version and e.secret is not null;
+    insert into denizen.erasures (erased_at, user_id, bucket)
+    select e.recorded_at, e.stream, e.bucket from denizen.events e
+    where e.bucket = in_bucket and e.sequence > in_after and e.type = 11
+    on conflict do nothing;
 $$;
 
 -- The sweeper gives a command up: after this it can no longer be done. False if it was done already; null if the bucket

@@ -65,7 +65,7 @@ def fold(user_id: UUID, row: DirectoryRow | None, events: Sequence[RecordedEvent
         return None  # deleted before
     for recorded in events:
         user = evolve(user, recorded.event)  # type: ignore[arg-type]  # never of a login name's stream
-    if user is None or user.status is Status.DELETED:
+    if user is None or user.status.gone:
         return None
     last = events[-1]
     created_at = events[0].recorded_at if row is None else row.created_at
