@@ -11,20 +11,21 @@ from unittest.mock import patch
 from msgspec import Struct
 from msgspec.structs import replace
 
-from denizen.control import carrying, machine, move_rules, rebalance_rules, stages
-from denizen.control.commands import Committed, StageCommand, TakeOver, Verified
+from denizen.control import carrying, move_rules, rebalance_rules, stages
+from denizen.control.commands import Committed, StageCommand, Verified
 from denizen.control.sim.databases import Database
 from denizen.control.stages import Do, Facts, Step
-from denizen.control.state import ControlState, MoveRecord, Settings, Stage
+from denizen.control.state import MoveRecord, Settings, Stage
 from denizen.moving.move import Head, Verdict, Verification
 from denizen.sharding.ids import Epoch, Sequence
 
 
 class Bug(Struct, frozen=True):
-    """A known bug: what is wrong, within how many seeds it has to be found, and how to put it back."""
+    """A known bug: what is wrong, within how many seeds of which profile it has to be found, how to put it back."""
 
     name: str
     what: str
+    profile: str
     seeds_max: int
     put_back: Callable[[], AbstractContextManager[None]]
 
@@ -91,13 +92,13 @@ def _attempts_not_compared() -> Iterator[None]:
 
 
 @contextmanager
-def _takeover_keeps_attempts() -> Iterator[None]:
-    take_over = move_rules.take_over
+def _turning_back_keeps_the_attempt() -> Iterator[None]:
+    undone = move_rules.undone
 
-    def keep(state: ControlState, command: TakeOver) -> ControlState:
-        return replace(take_over(state, command), moves=state.moves)
+    def keep(move: MoveRecord, then: Stage, reason: str, at_ms: int) -> MoveRecord:
+        return replace(undone(move, then, reason, at_ms), attempt=move.attempt)
 
-    with patch.dict(machine._RULES, {TakeOver: keep}):
+    with patch.object(move_rules, "undone", keep), patch.object(rebalance_rules, "undone", keep):
         yield
 
 
@@ -148,14 +149,40 @@ def _cancelled_without_abort() -> Iterator[None]:
 BUGS = {
     bug.name: bug
     for bug in (
-        Bug("open-before-fence", "the target is opened before the source is fenced", 20, _open_before_fence),
-        Bug("commit-without-verify", "the fence is taken for the proof of equality", 20, _commit_without_verify),
-        Bug("unequal-taken-for-equal", "what the comparison says is not looked at", 100, _unknown_taken_for_equal),
-        Bug("attempts-not-compared", "the databases do late work of older attempts", 200, _attempts_not_compared),
-        Bug("takeover-keeps-attempts", "a new executor works under the old attempts", 200, _takeover_keeps_attempts),
-        Bug("reopened-without-bar", "the source is reopened though the target may be open", 100, _reopened_without_bar),
-        Bug("cancel-forgets-the-fence", "a cancel leaves the source fenced", 50, _cancel_forgets_the_fence),
-        Bug("epoch-kept", "a bucket opens at the epoch it had", 20, _map_keeps_the_epoch),
-        Bug("cancelled-without-abort", "a cancel leaves the target's copy", 20, _cancelled_without_abort),
+        Bug("open-before-fence", "the target is opened before the source is fenced", "drawn", 20, _open_before_fence),
+        Bug(
+            "commit-without-verify", "the fence is taken for the proof of equality", "drawn", 20, _commit_without_verify
+        ),
+        Bug(
+            "unequal-taken-for-equal",
+            "what the comparison says is not looked at",
+            "drawn",
+            40,
+            _unknown_taken_for_equal,
+        ),
+        Bug(
+            "attempts-not-compared",
+            "the databases do late work of older attempts",
+            "belated",
+            60,
+            _attempts_not_compared,
+        ),
+        Bug(
+            "attempt-kept",
+            "a move turns back under the attempt it had",
+            "belated",
+            60,
+            _turning_back_keeps_the_attempt,
+        ),
+        Bug(
+            "reopened-without-bar",
+            "the source is reopened though the target may be open",
+            "belated",
+            40,
+            _reopened_without_bar,
+        ),
+        Bug("cancel-forgets-the-fence", "a cancel leaves the source fenced", "drawn", 30, _cancel_forgets_the_fence),
+        Bug("epoch-kept", "a bucket opens at the epoch it had", "drawn", 20, _map_keeps_the_epoch),
+        Bug("cancelled-without-abort", "a cancel leaves the target's copy", "drawn", 20, _cancelled_without_abort),
     )
 }

@@ -109,21 +109,21 @@ class Operators:
         for shard in state.shards.values():
             if shard.status is ShardStatus.JOINING and self._rng.random() < 0.5:
                 return ShardReady(at_ms=now_ms, shard=shard.id)
-        if choice < 0.15:
+        if choice < 0.1:
             return self._shards(state)
-        if choice < 0.2:
+        if choice < 0.12:
             return self._settings()
         if rebalance is None or rebalance.status in (RebalanceStatus.DONE, RebalanceStatus.CANCELLED):
             return self._start(state)
-        if choice < 0.3:
+        if choice < 0.18:
             return PauseRebalance(at_ms=now_ms, rebalance=rebalance.id)
-        if choice < 0.82:
+        if choice < 0.9:
             return ResumeRebalance(at_ms=now_ms, rebalance=rebalance.id)
-        if choice < 0.84:
+        if choice < 0.91:
             return CancelRebalance(at_ms=now_ms, rebalance=rebalance.id)
         if state.moves:
             move = self._rng.choice(list(state.moves))
-            return (HastenClean if choice < 0.92 else CancelMove)(at_ms=now_ms, move=move)
+            return (HastenClean if choice < 0.96 else CancelMove)(at_ms=now_ms, move=move)
         return None
 
     def _shards(self, state: ControlState) -> Command | None:
@@ -142,7 +142,7 @@ class Operators:
             at_ms=self._now_ms(),
             moves_per_server=self._rng.choice((1, 2, 4)),
             hold_budget_ms=self._rng.choice((50, 100, 400)),
-            holds_max=self._rng.choice((2, 5, 20)),
+            holds_max=self._rng.choice((2, 4, 6)),
             grace_s=self._rng.choice((0, 0, 1)),
         )
 

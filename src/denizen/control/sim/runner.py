@@ -54,39 +54,40 @@ def _drop(*_: Any) -> Mapping[str, Any]:
     raise structlog.DropEvent
 
 
-def play(seed: int, bug: str | None = None) -> MovesReport | tuple[int, str]:
+def play(seed: int, bug: str | None = None, profile: str = "drawn") -> MovesReport | tuple[int, str]:
     """Play one seed; a broken rule, or any other error, comes back as a sentence."""
     with quiet(), BUGS[bug].put_back() if bug else nullcontext():
         try:
-            return MovesSimulation(seed).run()
+            return MovesSimulation(seed, profile).run()
         except Exception as error:  # noqa: BLE001 - whatever goes wrong in a run is what is looked for
             return seed, f"{type(error).__name__}: {error}"
 
 
-def play_chunk(seeds: range, bug: str | None) -> list[MovesReport | tuple[int, str]]:
+def play_chunk(seeds: range, bug: str | None, profile: str) -> list[MovesReport | tuple[int, str]]:
     """Play some seeds, in one process."""
-    return [play(seed, bug) for seed in seeds]
+    return [play(seed, bug, profile) for seed in seeds]
 
 
-def play_all(seeds: range, bug: str | None, jobs: int) -> Totals:
+def play_all(seeds: range, bug: str | None, profile: str, jobs: int) -> Totals:
     """Play all seeds on `jobs` processors."""
     totals, begun = Totals(), time.monotonic()
     chunks = [seeds[at : at + CHUNK_SEEDS] for at in range(0, len(seeds), CHUNK_SEEDS)]
     if jobs == 1:
-        outcomes = [outcome for chunk in chunks for outcome in play_chunk(chunk, bug)]
+        outcomes = [outcome for chunk in chunks for outcome in play_chunk(chunk, bug, profile)]
     else:
         with ProcessPoolExecutor(jobs) as pool:
-            outcomes = [played for chunk in pool.map(play_chunk, chunks, [bug] * len(chunks)) for played in chunk]
+            played = pool.map(play_chunk, chunks, [bug] * len(chunks), [profile] * len(chunks))
+            outcomes = [outcome for chunk in played for outcome in chunk]
     for outcome in outcomes:
         totals.add(outcome)
     totals.seconds = time.monotonic() - begun
     return totals
 
 
-def replay(seed: int, bug: str | None, lines: int) -> None:
+def replay(seed: int, bug: str | None, profile: str, lines: int) -> None:
     """Play one seed again and print its last lines (0: all of them)."""
     with quiet(), BUGS[bug].put_back() if bug else nullcontext():
-        run = MovesSimulation(seed, keep_lines=True)
+        run = MovesSimulation(seed, profile, keep_lines=True)
         try:
             ending = str(run.run())
         except Exception as error:  # noqa: BLE001 - as above

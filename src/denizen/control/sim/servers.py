@@ -39,7 +39,7 @@ class Servers:
         """Send a transaction; `answered` gets its result or exception, unless that is lost."""
         if self._lost():
             return
-        self._sim.at(self._sim.now + self._delay(), self._arrive, shard, what, transaction, answered)
+        self._sim.at(self._sim.now + self._delay(what), self._arrive, shard, what, transaction, answered)
 
     def _arrive(
         self, shard: ShardId, what: str, transaction: Callable[[], Any], answered: Callable[[Any], None]
@@ -61,9 +61,10 @@ class Servers:
     def _lost(self) -> bool:
         return not self._sim.calm and self._rng.random() < self._sim.wildness.lost
 
-    def _delay(self) -> int:
+    def _delay(self, what: str = "") -> int:
         wild = self._sim.wildness
-        if not self._sim.calm and self._rng.random() < wild.late:
+        late = max(wild.delicate, wild.late) if " at " in what else wild.late
+        if not self._sim.calm and self._rng.random() < late:
             return self._rng.randrange(wild.late_us)
         return 100 + self._rng.randrange(wild.delay_us)
 

@@ -4,6 +4,7 @@ First everything goes wrong, in Raft and in the databases. Then it is calm: all 
 only let a paused rebalance go on. Within a bounded time nothing may be left to do, and map and databases must agree.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
@@ -24,8 +25,7 @@ from denizen.raft.sim.simulation import Simulation
 from denizen.raft.types import NodeId, Settings
 from denizen.sharding.ids import Bucket, Epoch, ShardId
 
-CALM_US = 120_000_000
-WRITES_END_US = 10_000_000
+CALM_US = 60_000_000
 
 
 @dataclass(slots=True)
@@ -35,6 +35,7 @@ class Wildness:
     lost: float = 0.0
     late: float = 0.0
     late_us: int = 150_000
+    delicate: float = 0.0  # how many of the requests that open or fence are late
     delay_us: int = 2_000
     shard_down_every_us: int = 150_000
     shard_down_us: int = 60_000
@@ -44,6 +45,8 @@ class Wildness:
     @classmethod
     def drawn(cls, rng: Random) -> "Wildness":
         """Of a random run."""
+        if rng.random() < 0.3:
+            return cls.belated(rng)
         return cls(
             lost=rng.choice((0.0, 0.01, 0.05)),
             late=rng.choice((0.0, 0.02, 0.1)),
@@ -54,6 +57,23 @@ class Wildness:
             corrupt=rng.choice((0.0, 0.0, 0.2)),
             think_us=rng.choice((2_000, 8_000, 30_000)),
         )
+
+    @classmethod
+    def belated(cls, rng: Random) -> "Wildness":
+        """What opens or fences is often late, by more than anybody waits for it."""
+        return cls(
+            lost=rng.choice((0.0, 0.01)),
+            late=0.02,
+            late_us=200_000,
+            delicate=0.4,
+            delay_us=500,
+            shard_down_every_us=10_000_000,
+            think_us=rng.choice((8_000, 30_000)),
+        )
+
+
+PROFILES: dict[str, Callable[[Random], Wildness]] = {"drawn": Wildness.drawn, "belated": Wildness.belated}
+"""The kinds of runs that can be asked for by name."""
 
 
 class ControlOptions(Options):
@@ -136,9 +156,9 @@ class MovesSimulation(Simulation):
 
     workload: Reference
 
-    def __init__(self, seed: int, *, keep_lines: bool = False) -> None:
+    def __init__(self, seed: int, profile: str = "drawn", *, keep_lines: bool = False) -> None:
         rng = stream(seed, "moves")
-        self.wildness = Wildness.drawn(rng)
+        self.wildness = PROFILES[profile](rng)
         self.calm = False
         self.founders = [ShardId("s1"), ShardId("s2"), ShardId("s3")][: rng.choice((2, 3))]
         self.buckets = [Bucket(number) for number in sorted(rng.sample(range(4096), rng.choice((2, 4, 8))))]

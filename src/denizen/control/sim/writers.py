@@ -52,8 +52,11 @@ class _Writer:
             return
         self._bucket = self._rng.choice(self._sim.buckets)
         self._number = self._writers.next_number()
-        calm = 20 if self._sim.calm else 1  # later it is only to be seen that writes are still possible
-        self._later(self._rng.randrange(self._sim.wildness.think_us * calm), self._send)
+        self._later(self._rng.randrange(self._sim.wildness.think_us) * self._slower(), self._send)
+
+    def _slower(self) -> int:
+        """When it is calm, it is only to be seen that writes are still possible."""
+        return 20 if self._sim.calm else 1
 
     def _later(self, delay: int, action: Any, *arguments: object) -> None:
         self._sim.at(self._sim.now + 1 + delay, action, *arguments)
@@ -86,7 +89,7 @@ class _Writer:
         self._attempt += 1
         if result is not Outcome.FENCED:
             self._refresh()
-        self._later(self._rng.randrange(4_000), self._send)
+        self._later(self._rng.randrange(4_000) * self._slower(), self._send)
 
     def _impatient(self, attempt: int) -> None:
         """No answer: it may be done or not. The same write again."""
