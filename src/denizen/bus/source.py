@@ -14,7 +14,7 @@ import asyncpg
 
 from denizen import limits
 from denizen.events.store import connect
-from denizen.events.tailing import PRESENT, read_after, read_heads
+from denizen.events.tailing import PUBLISHED, read_after, read_heads
 from denizen.sharding.ids import Bucket
 
 _LOCK: Final = 0x64656E72656C6179  # "denrelay"; advisory locks are of one database, so one number serves all shards
@@ -34,8 +34,11 @@ class Source:
         self._connection = connection
 
     async def heads(self) -> dict[Bucket, int]:
-        """The heads of all buckets that are or were here: also one that has moved away has a tail to publish."""
-        return await read_heads(self._connection, PRESENT)
+        """The heads of all buckets that are or were here: also one that has moved away has a tail to publish.
+
+        Not of those that only arrive: their events are published by the relay of the shard that has them.
+        """
+        return await read_heads(self._connection, PUBLISHED)
 
     async def after(self, buckets: Mapping[Bucket, int]) -> list[asyncpg.Record]:
         """Events of these buckets after the given sequences, one bucket after the other."""

@@ -25,7 +25,7 @@ _AFTER: Final = f"""
 """  # noqa: S608 - only constants
 
 OWNED: Final = ("open", "fenced")
-PRESENT: Final = ("open", "fenced", "incoming", "moved")
+PUBLISHED: Final = ("open", "fenced", "moved")  # of one that moved away, the tail; what arrives, its owner publishes
 
 
 async def read_heads(connection: asyncpg.Connection, states: tuple[str, ...] = OWNED) -> dict[Bucket, int]:
