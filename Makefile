@@ -7,16 +7,18 @@ SEEDS ?= 2000
 TEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check format bench bench-rebalance bench-raft sim demo demo-raft lock clean
+.PHONY: help up test check format bench bench-cqrs bench-rebalance bench-raft sim sim-moves demo demo-raft lock clean
 
 help:
 	@echo "make up          run a local deployment with real servers (Ctrl-C stops it; UP_ARGS='--shards 2' for options)"
 	@echo "make test        run the tests against real servers"
 	@echo "make check       format, lint, types, import contract"
 	@echo "make bench       the benchmarks of the user service, bounded      make bench-raft  those of the consensus"
+	@echo "make bench-cqrs  replay, searches, lag and faults of the read models, bounded"
 	@echo "make bench-rebalance  a deployment grows by a shard under load (BENCH_ARGS='--users 2000000' for its size)"
 	@echo "make demo        a narrated tour of the user service              make demo-raft   one of the consensus"
 	@echo "make sim SEEDS=N the seeded simulation of the consensus, N runs"
+	@echo "make sim-moves SEEDS=N the same of the moves: control plane, executors, databases, writers, operators"
 	@echo "make format      format the code       make lock  renew the lock files       make clean  remove .venv and caches"
 
 $(VENV)/run.stamp: requirements.lock pyproject.toml
@@ -52,6 +54,9 @@ format: $(VENV)/dev.stamp
 bench: $(VENV)/dev.stamp
 	@exec $(BIN)/denizen bench all
 
+bench-cqrs: $(VENV)/dev.stamp
+	@exec $(BIN)/denizen bench cqrs $(BENCH_ARGS)
+
 bench-rebalance: $(VENV)/dev.stamp
 	@exec $(BIN)/denizen bench rebalance $(BENCH_ARGS)
 
@@ -60,6 +65,9 @@ bench-raft: $(VENV)/dev.stamp
 
 sim: $(VENV)/dev.stamp
 	@exec $(BIN)/python -m denizen.raft.sim --seeds $(SEEDS)
+
+sim-moves: $(VENV)/dev.stamp
+	@exec $(BIN)/python -m denizen.control.sim --seeds $(SEEDS)
 
 demo: $(VENV)/run.stamp
 	@exec $(BIN)/denizen demo
