@@ -1,6 +1,6 @@
 """`denizen bench`: benchmarks, each against something else on the same machine in the same run."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
@@ -18,7 +18,8 @@ Examples:
     denizen bench import --rows 1000000
     denizen bench verify
     denizen bench bus
-    denizen bench projections --events 1000000
+    denizen bench cqrs
+    denizen bench cqrs --parts lag burden --seconds 5
     denizen bench rebalance --users 2000000
 """,
     help_format="plaintext",
@@ -79,11 +80,21 @@ def bus(*, seconds: float = 10.0, rounds: Runs = 3, shards: Shards = 4) -> None:
 
 
 @app.command
-def projections(*, events: Annotated[int, Parameter(validator=Number(gte=1_000))] = 600_000) -> None:
-    """The replay of the directory end to end, and searching it."""
-    from denizen.bench.projections import run
+def cqrs(
+    *,
+    parts: Annotated[
+        tuple[Literal["replay", "search", "lag", "burden", "wiped"], ...],
+        Parameter(help="Which parts to run.", consume_multiple=True),
+    ] = ("replay", "search", "lag", "burden", "wiped"),
+    events: Annotated[int, Parameter(help="Events to replay.", validator=Number(gte=10_000))] = 1_000_000,
+    users: Annotated[int, Parameter(help="Users to search.", validator=Number(gte=1_000))] = 1_000_000,
+    seconds: Annotated[float, Parameter(help="How long loads last.", validator=Number(gte=4))] = 10.0,
+    rounds: Runs = 3,
+) -> None:
+    """The read side: replay, searches, lag, what it takes from appends, NATS wiped. About four minutes."""
+    from denizen.bench.cqrs.run import Plan, run
 
-    run(events)
+    run(parts, Plan(events=events, users=users, seconds=seconds, rounds=rounds))
 
 
 @app.command
