@@ -62,6 +62,8 @@ held_requests_max = 20_000  # of one gateway, waiting for buckets that move
 hold_look_s_min = 0.02  # between two looks at the shards, for buckets that are waited for
 hold_look_s_max = 0.25
 map_retry_s = 1.0
+list_settle_s = 5.0  # how long a list waits until it is told who serves each bucket
+list_retry_s = 0.02
 map_lag_s = 1.0  # how long a write waits for the map to say where its bucket went
 
 # Service

@@ -4,7 +4,6 @@ The state row answers, and it is current, for it is written with the events. Sho
 """
 
 import asyncio
-import heapq
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -13,9 +12,10 @@ from uuid import UUID
 import asyncpg
 
 from denizen import limits
-from denizen.errors import DenizenError, UserDeleted, UserErased, UserNotFound
-from denizen.events.reading import END_OF_TIME, VERSION_MAX, read_page
+from denizen.errors import DenizenError, Unavailable, UserDeleted, UserErased, UserNotFound
+from denizen.events.reading import END_OF_TIME, VERSION_MAX
 from denizen.events.records import RecordedEvent, StoredUser
+from denizen.service.pages import Joined, Key, joined, read_shard_page
 from denizen.service.router import Router
 from denizen.service.streams import current_user, folded_user, user_events
 from denizen.sharding.ids import UserId, bucket_of
@@ -85,19 +85,31 @@ class UserQueries:
         self, *, after: tuple[int, UUID] | None = None, limit: int = limits.page_users_default
     ) -> list[StoredUser]:
         """Users over all shards in the order of (bucket, id), which no change and no move disturbs; no deleted ones."""
-        start = after or (-1, UUID(int=0))
-        pages = await asyncio.gather(
-            *(
-                store.read(lambda connection: read_page(connection, start, limit))
-                for store in self._router.stores.values()
-            )
-        )
-        merged: dict[UserId, StoredUser] = {}  # a bucket may be seen on two shards in the moment of its move
-        for stored in heapq.merge(*pages, key=lambda stored: (bucket_of(stored.id), stored.id)):
-            merged[stored.id] = stored
-            if len(merged) == limit:
+        place: Key = after or (-1, UUID(int=0))
+        users: list[StoredUser] = []
+        while len(users) < limit:
+            page = await self._page(place, limit - len(users))
+            users += page.users
+            if page.end is None:
                 break
-        return list(merged.values())
+            place = page.end
+        return users
+
+    async def _page(self, after: Key, limit: int) -> Joined:
+        """A part of the list, from all shards; `Unavailable` if it cannot be told for long who serves some bucket."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + limits.list_settle_s
+        while True:
+            stores = dict(self._router.stores)
+            pages = await asyncio.gather(
+                *(store.read(lambda connection: read_shard_page(connection, after, limit)) for store in stores.values())
+            )
+            page = joined(dict(zip(stores, pages, strict=True)), after, limit)
+            if page is not None:
+                return page
+            if loop.time() > until:
+                raise Unavailable("some buckets are moving, and take too long; try again")
+            await asyncio.sleep(limits.list_retry_s)
 
     async def ready(self) -> dict[str, Any]:
         """Whether each shard answers."""
