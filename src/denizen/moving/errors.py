@@ -65,6 +65,12 @@ class Outrun(MoveRefused):
     code, title, retryable = "writes_outrun_the_copy", "Writes outrun the copy", True
 
 
+class CopyDiffers(MoveRefused):
+    """The target was compared before the fence, and is not what the source is; `facts` say what differs."""
+
+    code, title = "copy_differs", "Copy differs"
+
+
 class NotVerified(MoveRefused):
     """The target was not found equal under this fence: it must not open."""
 
@@ -90,6 +96,7 @@ BY_CODE: Final[dict[str, type[DenizenError]]] = {
         FenceTimeout,
         TooFarBehind,
         Outrun,
+        CopyDiffers,
         NotVerified,
         WorkerLost,
     )

@@ -48,6 +48,14 @@ class Rows(Struct, frozen=True):
     names: list[tuple[Any, ...]]
     unsettled: list[tuple[Any, ...]]
 
+    def user_ids(self) -> list[UUID]:
+        """The users that have new rows."""
+        return [row[0] for row in self.users]
+
+    def name_keys(self) -> list[NameKey]:
+        """The login names whose rows are new or gone."""
+        return [*self.gone, *((row[2], row[3]) for row in self.names)]
+
 
 class Fold:
     """The fold of some events of a bucket. `before`: users whose streams began earlier."""

@@ -1,6 +1,7 @@
 """What a mover and its worker processes say to each other; see workers/frames.py for how."""
 
 from typing import Any, Final
+from uuid import UUID
 
 import msgspec
 from msgspec import Struct
@@ -25,6 +26,7 @@ class SliceTask(Struct, frozen=True, tag="slice"):
     source: dict[str, Any]
     target: dict[str, Any]
     events_max: int
+    tell: bool = False  # which users and login names the slice touches
 
 
 class Ready(Struct, frozen=True, tag="ready"):
@@ -38,7 +40,8 @@ class SliceDone(Struct, frozen=True, tag="done"):
     head: int
     source_head: int
     bytes: int
-    seconds: float
+    users: tuple[UUID, ...] = ()
+    names: tuple[tuple[int, str], ...] = ()
 
 
 class SliceFailed(Struct, frozen=True, tag="failed"):

@@ -10,21 +10,22 @@ from types import TracebackType
 from typing import Any, Final
 from uuid import UUID
 
-import asyncpg
 from asyncpg.exceptions import LockNotAvailableError
-from msgspec import Struct
+from msgspec import Struct, field
 
 from denizen import limits
 from denizen.events.sealing import keyring
 from denizen.moving import comparing
-from denizen.moving.errors import FenceTimeout, MoveAborted, Outrun, SchemasDiffer
+from denizen.moving.comparing import Touched
+from denizen.moving.errors import CopyDiffers, FenceTimeout, MoveAborted, Outrun, SchemasDiffer
+from denizen.moving.finishing import WARM, Finish
 from denizen.moving.hands import Hands
 from denizen.moving.messages import Plan, SliceDone, SliceTask
-from denizen.moving.move import Copied, Head, Move, Prepared, Verdict, Verification
+from denizen.moving.move import Copied, Head, Move, Prepared, Verification
 from denizen.moving.pace import Pace
 from denizen.moving.room import check_room, estimate
 from denizen.moving.servers import ConnectArgs, Servers
-from denizen.moving.slices import POSITION, Slicer
+from denizen.moving.slices import Slicer
 from denizen.sharding.ids import Epoch, Sequence, ShardId
 from denizen.sharding.names_of import LoginNamesOf
 from denizen.users.login_names import LoginNameKind
@@ -34,10 +35,6 @@ Progress = Callable[[Copied], None]
 _BEGIN: Final = "select denizen.move_begin($1, $2, $3, $4, $5)"
 _REMOVE: Final = "select denizen.move_remove($1, $2, $3, $4)"
 _FENCE: Final = "select head, digest from denizen.move_fence($1, $2, $3, $4, $5, $6, $7)"
-_REST: Final = "select (digest).*, events, records, commands from denizen.move_rest($1, $2, $3, $4, $5, $6, $7)"
-_INSERT: Final = "insert into denizen.events select * from unnest($1::denizen.events[])"
-_CARRY: Final = "select denizen.move_carry($1, $2, $3, $4)"
-_VERIFIED: Final = "select denizen.move_verified($1, $2, $3)"
 _OPEN: Final = "select denizen.move_open($1, $2, $3, $4)"
 _CLOSE: Final = "select denizen.move_close($1, $2, $3, $4)"
 _REOPEN: Final = "select denizen.move_reopen($1, $2, $3, $4)"
@@ -48,11 +45,22 @@ _PROBE: Final = "select pg_logical_emit_message(true, 'denizen', '')"
 
 
 class _Tail(Struct):
-    """How the rounds of a move's tail go."""
+    """How the rounds of a move's tail go; lost with the process, which only costs time."""
 
     head: int = 0  # where the target was last seen
     missing: int | None = None
     vain: int = 0  # rounds in a row that came no nearer
+    touched: Touched = field(default_factory=Touched)
+
+    def missing_after(self, done: SliceDone) -> int:
+        """Take note of a slice; how many events are missing now."""
+        missing = max(done.source_head - done.head, 0)
+        nearer = self.missing is None or missing < self.missing * limits.move_tail_nearer
+        self.vain = 0 if missing <= limits.move_fence_events_max or nearer else self.vain + 1
+        self.head, self.missing = done.head, missing
+        self.touched.users.update(done.users)
+        self.touched.names.update(done.names)
+        return missing
 
 
 class Mover:
@@ -68,7 +76,7 @@ class Mover:
         workers: int = limits.move_workers_max,
     ) -> None:
         self.pace = pace or Pace()
-        self._servers = Servers(connect_args)
+        self._servers = Servers(connect_args, WARM)
         self._hands = Hands(Plan(hash_seed, tuple(sorted(kind.value for kind in kinds)), keyring().shared()), workers)
         self._slicer = Slicer(LoginNamesOf(hash_seed, kinds))
         self._tails: dict[UUID, _Tail] = {}
@@ -126,13 +134,10 @@ class Mover:
             self._copying -= 1
 
     async def tail(self, move: Move) -> int:
-        """One more round. `Outrun` after some that came no nearer."""
+        """One more round; `Outrun` after some that came no nearer. A large bucket is compared once it is near."""
         tail = self._tails.setdefault(move.id, _Tail())
         done = await self._slice(move)
-        tail.head, missing = done.head, max(done.source_head - done.head, 0)
-        nearer = tail.missing is None or missing < tail.missing * limits.move_tail_nearer
-        tail.vain = 0 if missing <= limits.move_fence_events_max or nearer else tail.vain + 1
-        tail.missing = missing
+        missing = tail.missing_after(done)
         if tail.vain >= limits.move_tail_rounds_max:
             del self._tails[move.id]
             raise Outrun(
@@ -140,7 +145,25 @@ class Mover:
                 f"{limits.move_tail_rounds_max} rounds; raise the rate, or try again when there are fewer writes",
                 missing=missing,
             )
+        near, large = missing <= limits.move_fence_events_max, tail.head > limits.move_whole_events_max
+        if near and large and not tail.touched.checked:
+            await self._check(move, tail)
+            missing = tail.missing_after(await self._slice(move))
         return missing
+
+    async def _check(self, move: Move, tail: _Tail) -> None:
+        """Compare the whole bucket at one head; from now on, what is touched is remembered."""
+        async with self._servers.connection(move.source) as source:
+            there = await comparing.digest(source, move.bucket, None)
+            while tail.head < there["head"]:
+                tail.missing_after(await self._slice(move, there["head"] - tail.head))
+            async with self._servers.connection(move.target) as target:
+                tables = await comparing.unequal(there, target, move.bucket, None, carried=False)
+                if tables:
+                    found = await comparing.differences(source, target, move.bucket, tables)
+                    where = f"bucket {move.bucket} differs on {move.target} from what {move.source} has"
+                    raise CopyDiffers(f"{where}: {', '.join(tables)}", differences=found)
+        tail.touched = Touched(there["head"])
 
     # The fence
 
@@ -166,53 +189,12 @@ class Mover:
 
     async def finish(self, move: Move, epoch: Epoch) -> Verification:
         """Bring what is missing, compare, and write down if it is equal: in one transaction on the target."""
+        tail = self._tails.get(move.id)
+        touched = None if tail is None or not tail.touched.checked else tail.touched
         async with self._servers.connection(move.source) as source, self._servers.connection(move.target) as target:
-            while (found := await self._finish(move, epoch, source, target)) is None:
-                await self._slicer.copy(source, target, move, limits.move_slice_events_max)
+            found = await Finish(move, epoch, self._slicer, source, target).run(touched)
         self._tails.pop(move.id, None)
         return found
-
-    async def _finish(
-        self, move: Move, epoch: Epoch, source: asyncpg.Connection, target: asyncpg.Connection
-    ) -> Verification | None:
-        """None: there are more events than fit into one statement."""
-        who = (move.id, move.attempt, move.bucket)
-        async with target.transaction():
-            head, _, keys_since = await target.fetchrow(POSITION, *who)
-            rest = await source.fetchrow(_REST, *who, epoch, head, limits.move_finish_events_max, keys_since)
-            if rest["events"] is None:
-                return None
-            await self._bring(target, move, head, keys_since, rest)
-            tables = await self._compare(target, move, rest)
-            if "idempotency records" in tables:  # a clock was set back, or old ones were forgotten meanwhile
-                rest = await source.fetchrow(
-                    _REST, *who, epoch, rest["head"], limits.move_finish_events_max, "-infinity"
-                )
-                await target.execute(
-                    _CARRY, move.bucket, "-infinity", _tuples(rest["records"]), _tuples(rest["commands"])
-                )
-                tables = await self._compare(target, move, rest)
-            if not tables:
-                await target.execute(_VERIFIED, *who)
-        at = Head(Sequence(rest["head"]), rest["digest"])
-        if not tables:
-            return Verification(Verdict.EQUAL, at)
-        found = await comparing.differences(source, target, move.bucket, tables)
-        return Verification(Verdict.DIFFERENT, at, tuple(found))
-
-    async def _bring(
-        self, target: asyncpg.Connection, move: Move, after: int, keys_since: str, rest: asyncpg.Record
-    ) -> None:
-        if rest["events"]:
-            await target.execute(_INSERT, _tuples(rest["events"]))
-            await self._slicer.take_up(target, move.bucket, after, after + len(rest["events"]))
-        await target.execute(_CARRY, move.bucket, keys_since, _tuples(rest["records"]), _tuples(rest["commands"]))
-
-    @staticmethod
-    async def _compare(target: asyncpg.Connection, move: Move, source: asyncpg.Record) -> list[str]:
-        there = await target.fetchrow(comparing.DIGEST, move.bucket)
-        rows, digest = await target.fetchrow(comparing.EVENTS, move.bucket, 0)
-        return comparing.unequal(source, there, (rows, digest), 0)
 
     # After it
 
@@ -252,13 +234,15 @@ class Mover:
         async with self._servers.connection(shard) as connection:
             return await connection.fetchval(statement, move.id, move.attempt, move.bucket, *arguments)
 
-    async def _slice(self, move: Move) -> SliceDone:
+    async def _slice(self, move: Move, events_max: int = limits.move_slice_events_max) -> SliceDone:
         """The next slice, at the pace of both shards."""
         await self._listen(move.source, move.target)
-        events = self.pace.slice("events")
+        events = min(self.pace.slice("events"), events_max)
+        tail = self._tails.get(move.id)
+        tell = tail is not None and tail.touched.checked > 0
         await self.pace.wait("events")
         source, target = (dict(self._servers.connect_args(shard)) for shard in (move.source, move.target))
-        done = await self._hands.copy(SliceTask(move, source, target, events))
+        done = await self._hands.copy(SliceTask(move, source, target, events, tell))
         self.pace.spent("events", done.head - done.after)
         return done
 
@@ -291,8 +275,3 @@ class Mover:
             began = time.monotonic()
             await connection.execute(_PROBE)
             return time.monotonic() - began
-
-
-def _tuples(rows: list[asyncpg.Record]) -> list[tuple[Any, ...]]:
-    """Rows as the driver takes them for an array of a table's type."""
-    return [tuple(row) for row in rows]

@@ -4,7 +4,7 @@ A step takes a connection for itself and gives it back. One that broke, or whose
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
@@ -19,15 +19,17 @@ from denizen.sharding.ids import ShardId
 
 REFUSED: Final = "DM001"  # the SQLSTATE of 0003_moves.sql
 _SESSION: Final = {"application_name": "denizen mover", "idle_in_transaction_session_timeout": "60s"}
+Statements = Sequence[tuple[str, tuple[Any, ...]]]
 ConnectArgs = Callable[[ShardId], Mapping[str, Any]]
 """The arguments of `asyncpg.connect` for a shard; `Unavailable` for one that is not known here."""
 
 
 class Servers:
-    """The shards, for the steps of moves."""
+    """The shards, for the steps of moves. `warm`: statements that every new connection prepares by doing them."""
 
-    def __init__(self, connect_args: ConnectArgs) -> None:
+    def __init__(self, connect_args: ConnectArgs, warm: Statements = ()) -> None:
         self.connect_args = connect_args
+        self._warm = warm
         self._free: dict[ShardId, list[asyncpg.Connection]] = {}
 
     @asynccontextmanager
@@ -60,7 +62,10 @@ class Servers:
             connection = free.pop()
             if not connection.is_closed():
                 return connection
-        return await open_connection(self.connect_args(shard))
+        connection = await open_connection(self.connect_args(shard))
+        for statement, arguments in self._warm:
+            await connection.fetch(statement, *arguments)
+        return connection
 
     def _give(self, shard: ShardId, connection: asyncpg.Connection) -> None:
         free = self._free.setdefault(shard, [])

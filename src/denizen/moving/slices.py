@@ -6,25 +6,25 @@ there, wherever a copy was broken off, and nothing is ever done twice.
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
+from msgspec.structs import replace
 
 from denizen import limits
 from denizen.events.codec import LOGIN_NAME_EVENTS_FROM
 from denizen.events.reading import decoded
 from denizen.events.records import decode_state
 from denizen.events.sealing import open_name
-from denizen.moving.folding import Fold, FoldedUser
+from denizen.moving.folding import Fold, FoldedUser, Rows
 from denizen.moving.messages import SliceDone
 from denizen.moving.move import Move
 from denizen.moving.servers import meaning
 from denizen.sharding.names_of import LoginNamesOf
 
-POSITION: Final = "select head, checked, keys_since from denizen.move_position($1, $2, $3)"
+POSITION: Final = "select head, keys_since from denizen.move_position($1, $2, $3)"
 _HEAD: Final = "select head from denizen.buckets where bucket = $1"
 # With the secret of the user's stream, or that which holds the login name (see events/sealing.py).
 _FRESH: Final = """
@@ -55,26 +55,27 @@ class Slicer:
         self._login_names_of = login_names_of
 
     async def copy(
-        self, source: asyncpg.Connection, target: asyncpg.Connection, move: Move, events_max: int
+        self, source: asyncpg.Connection, target: asyncpg.Connection, move: Move, events_max: int, *, tell: bool = False
     ) -> SliceDone:
-        """Copy the next slice. Errors as `DenizenError`."""
-        began = time.monotonic()
+        """Copy the next slice; with `tell`, say what it touches. Errors as `DenizenError`."""
+        touched = Rows([], [], [], [])
         with meaning(move.target):
             async with target.transaction():
-                after, _, keys_since = await target.fetchrow(POSITION, move.id, move.attempt, move.bucket)
+                after, keys_since = await target.fetchrow(POSITION, move.id, move.attempt, move.bucket)
                 where = f"bucket = {int(move.bucket)} and sequence > {after} and sequence <= {after + events_max}"
                 rows, size = await _pass_through(source, target, move, "events", f"{where} order by sequence")
                 if rows:
-                    await self.take_up(target, move.bucket, after, after + rows)
+                    touched = await self.take_up(target, move.bucket, after, after + rows)
                 if rows < events_max:
                     await target.execute(_FORGET_KEYS, move.bucket, keys_since)
                     young = f"bucket = {int(move.bucket)} and recorded_at >= '{keys_since}'"
                     await _pass_through(source, target, move, "idempotency", young)
         with meaning(move.source):
             source_head = await source.fetchval(_HEAD, move.bucket) or 0
-        return SliceDone(after, after + rows, source_head, size, time.monotonic() - began)
+        done = SliceDone(after, after + rows, source_head, size)
+        return replace(done, users=tuple(touched.user_ids()), names=tuple(touched.name_keys())) if tell else done
 
-    async def take_up(self, target: asyncpg.Connection, bucket: int, after: int, head: int) -> None:
+    async def take_up(self, target: asyncpg.Connection, bucket: int, after: int, head: int) -> Rows:
         """Fold the target's events after `after`, which must reach `head` without holes, and write what they give."""
         events = await target.fetch(_FRESH, bucket, after)
         fold = Fold(bucket, self._login_names_of, await _before(target, bucket, events))
@@ -96,6 +97,7 @@ class Slicer:
             rows.unsettled,
         )
         await target.execute(_DESTROY, bucket, after)
+        return rows
 
 
 async def _before(target: asyncpg.Connection, bucket: int, events: list[Any]) -> dict[UUID, FoldedUser]:

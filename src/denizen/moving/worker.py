@@ -39,7 +39,7 @@ class Worker:
         try:
             source = await self._connection(task.move.source, task.source)
             target = await self._connection(task.move.target, task.target)
-            return await self._slicer.copy(source, target, task.move, task.events_max)
+            return await self._slicer.copy(source, target, task.move, task.events_max, tell=task.tell)
         except DenizenError as error:
             self.drop()
             return SliceFailed(error.code, error.detail)

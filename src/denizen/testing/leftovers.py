@@ -2,8 +2,8 @@
 
 After the clean-up each server holds rows of its own buckets only, serves exactly the buckets that the map gives it, at
 the map's epochs, and has the same tables as the others: no copy half made, no helper table, no slot, no open
-transaction that was prepared. The tables are taken from the catalogue, so that a new one is looked at as well. What stays
-on purpose for a while, to refuse what comes late, are the rows of moves that have ended.
+transaction that was prepared. The tables are taken from the catalogue, so that a new one is looked at as well. The rows
+of moves that have ended stay on purpose for a while: they refuse what comes late.
 """
 
 import asyncio
@@ -19,7 +19,8 @@ from denizen.sharding.ids import ShardId
 _TABLES_OF_BUCKETS = """
 select c.relname
 from pg_class c join pg_namespace n on n.oid = c.relnamespace join pg_attribute a on a.attrelid = c.oid
-where n.nspname = 'denizen' and c.relkind = 'r' and a.attname = 'bucket' and c.relname not in ('buckets', 'bucket_moves')
+where n.nspname = 'denizen' and c.relkind = 'r' and a.attname = 'bucket'
+and c.relname not in ('buckets', 'bucket_moves')
 order by 1
 """
 _LIVE_MOVES = """

@@ -11,7 +11,6 @@ create table denizen.bucket_moves (
     -- both: aborted (never to be gone on with), past (a later move of the bucket began here)
     state      text        not null check (state in ('begun', 'fenced', 'closed', 'cleaned', 'clearing', 'copying',
                                                      'verified', 'opened', 'aborted', 'past')),
-    checked    bigint      not null default 0,   -- target: up to here it was found equal before the fence
     changed_at timestamptz not null default clock_timestamp(),
     primary key (bucket, move)
 );
@@ -166,6 +165,25 @@ create function denizen.move_digest(in_bucket smallint) returns denizen.bucket_d
     where b.bucket = in_bucket
 $$;
 
+-- The same, with only these users and these login names counted.
+create function denizen.move_digest_of(in_bucket smallint, in_users uuid[], in_kind smallint[], in_value text[])
+returns denizen.bucket_digest language sql stable as $$
+    select row(b.head, b.digest, u.*, l.*, s.*, i.*, c.*)::denizen.bucket_digest
+    from denizen.buckets b,
+         (select count(*), coalesce(bit_xor(hash_record_extended(x, 0)), 0)
+          from unnest(in_users) as g (id) join denizen.users x on x.bucket = in_bucket and x.id = g.id) u,
+         (select count(*), coalesce(bit_xor(hash_record_extended(x, 0)), 0)
+          from unnest(in_kind, in_value) as g (kind, value)
+          join denizen.login_names x on x.bucket = in_bucket and x.kind = g.kind and x.value = g.value) l,
+         (select count(*), coalesce(bit_xor(hash_record_extended(x, 0)), 0) from denizen.login_names_unsettled x
+          where x.bucket = in_bucket) s,
+         (select count(*), coalesce(bit_xor(hash_record_extended(x, 0)), 0) from denizen.idempotency x
+          where x.bucket = in_bucket) i,
+         (select count(*), coalesce(bit_xor(hash_record_extended(x, 0)), 0) from denizen.cancelled_commands x
+          where x.bucket = in_bucket) c
+    where b.bucket = in_bucket
+$$;
+
 -- The fence: afterwards the source takes no write for the bucket. Nothing happens if the lock does not come in time, or
 -- if more events came than the target is known to be able to take up in a moment (`in_head_max`).
 create function denizen.move_fence(
@@ -196,14 +214,13 @@ begin
 end
 $$;
 
--- What the fenced source has that the target has not: events after a sequence, and what is carried as it is. Null, but
--- for the digest, if there are more events than `in_events_max`.
+-- What the fenced source has that the target has not: events after a sequence, and what is carried as it is. Null if
+-- there are more events than `in_events_max`.
 create function denizen.move_rest(
     in_move uuid, in_attempt integer, in_bucket smallint, in_fence_epoch integer, in_after bigint, in_events_max integer,
     in_keys_since text
 ) returns table (
-    digest denizen.bucket_digest, events denizen.events[], records denizen.idempotency[],
-    commands denizen.cancelled_commands[]
+    head bigint, digest bigint, events denizen.events[], records denizen.idempotency[], commands denizen.cancelled_commands[]
 ) language plpgsql as $$
 declare
     entered denizen.bucket_moves := denizen.move_enter(in_move, in_attempt, in_bucket);
@@ -214,23 +231,23 @@ begin
         perform denizen.move_refuse('bucket_not_here', format(
             'bucket %s is not fenced here by this move at epoch %s', in_bucket, in_fence_epoch));
     end if;
-    if owned.head - in_after > in_events_max then
-        return query select denizen.move_digest(in_bucket), null::denizen.events[], null::denizen.idempotency[],
-                            null::denizen.cancelled_commands[];
-        return;
+    move_rest.head := owned.head;
+    move_rest.digest := owned.digest;
+    if owned.head - in_after <= in_events_max then
+        move_rest.events := array(
+            select e from denizen.events e where e.bucket = in_bucket and e.sequence > in_after order by e.sequence);
+        move_rest.records := array(
+            select i from denizen.idempotency i where i.bucket = in_bucket and i.recorded_at >= in_keys_since::timestamptz);
+        move_rest.commands := array(select c from denizen.cancelled_commands c where c.bucket = in_bucket);
     end if;
-    return query
-        select denizen.move_digest(in_bucket),
-               array(select e from denizen.events e where e.bucket = in_bucket and e.sequence > in_after order by e.sequence),
-               array(select i from denizen.idempotency i where i.bucket = in_bucket and i.recorded_at >= in_keys_since::timestamptz),
-               array(select c from denizen.cancelled_commands c where c.bucket = in_bucket);
+    return next;
 end
 $$;
 
 -- Where the target is: the head of its copy, and from when on idempotency records may be missing. What follows in the
 -- same transaction is done under the locks taken here.
 create function denizen.move_position(
-    in_move uuid, in_attempt integer, in_bucket smallint, out head bigint, out checked bigint, out keys_since text
+    in_move uuid, in_attempt integer, in_bucket smallint, out head bigint, out keys_since text
 ) language plpgsql as $$
 declare
     entered denizen.bucket_moves := denizen.move_enter(in_move, in_attempt, in_bucket);
@@ -241,7 +258,6 @@ begin
         perform denizen.move_refuse('bucket_not_here', format(
             'bucket %s is not incoming here: its move is %s', in_bucket, entered.state));
     end if;
-    move_position.checked := entered.checked;
     -- A record is stamped under its bucket's lock, so they come in order, but for clocks that are set back.
     select coalesce((max(i.recorded_at) - interval '1 minute')::text, '-infinity') into move_position.keys_since
     from denizen.idempotency i where i.bucket = in_bucket;
