@@ -18,7 +18,7 @@ from denizen.events.records import RecordedEvent, StoredUser
 from denizen.service.pages import Joined, Key, joined, read_shard_page
 from denizen.service.router import Router
 from denizen.service.streams import current_user, folded_user, user_events
-from denizen.sharding.ids import UserId, bucket_of
+from denizen.sharding.ids import UserId
 from denizen.users.login_names import LoginName, LoginNameKind
 from denizen.users.state import Status, login_names
 
