@@ -64,6 +64,7 @@ hold_look_s_max = 0.25
 map_retry_s = 1.0
 list_settle_s = 5.0  # how long a list waits until it is told who serves each bucket
 list_retry_s = 0.02
+snapshots_settle_s = 15.0  # the same for snapshots of all shards
 map_lag_s = 1.0  # how long a write waits for the map to say where its bucket went
 
 # Service

@@ -1,7 +1,7 @@
-"""The export: one shard after the other, each in one snapshot, by a cursor; memory stays flat.
+"""The export: one shard after the other, each in the snapshot taken at the start, by a cursor; memory stays flat.
 
-Users come in the order of (bucket, id) within a shard, deleted ones are left out. A shard's part is consistent in
-itself; a user who signs up while another shard is read may be in the file or not.
+Users come in the order of (bucket, id) within a shard, deleted ones are left out. Each bucket is read on one shard,
+whatever moves meanwhile. Two shards' snapshots are a moment apart: who signs up in it may be in the file or not.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from denizen import limits
 from denizen.bulk.exports.formats import Format
 from denizen.bulk.exports.target import target
 from denizen.bulk.shards import Shard, Shards
+from denizen.bulk.snapshots import take_snapshots
 from denizen.deployment.layout import Deployment
 from denizen.errors import BadDeployment
 from denizen.events.lanes import BROKEN
@@ -30,7 +31,7 @@ _ESTIMATE: Final = "select greatest(reltuples, 0)::bigint from pg_class where oi
 _USERS: Final = """
     select u.id, u.version, u.created_at, u.updated_at, u.document
     from denizen.users u join denizen.buckets b on b.bucket = u.bucket and b.state in ('open', 'fenced')
-    where u.status < 3 order by u.bucket, u.id
+    where u.status < 3 and u.bucket = any ($1) order by u.bucket, u.id
 """
 
 
@@ -61,8 +62,11 @@ async def _write(shards: Shards, file: IO[bytes], form: Format, advance: Callabl
     head = form.head()
     file.write(head)
     users, size = 0, len(head)
+    owned = await take_snapshots(shards, _begin)
+    if owned.missing:
+        raise BadDeployment(f"no shard serves bucket {owned.missing[0]}: see `denizen status` and `denizen rebalance`")
     for shard in shards:
-        async for rows in _pages(shard):
+        async for rows in _pages(shard, owned.buckets_of(shard.id)):
             lines = b"".join(
                 form.user(identifier, version, created_at, updated_at, decode_state(document))
                 for identifier, version, created_at, updated_at, document in rows
@@ -73,14 +77,18 @@ async def _write(shards: Shards, file: IO[bytes], form: Format, advance: Callabl
     return users, size
 
 
-async def _pages(shard: Shard) -> AsyncIterator[list[Any]]:
-    """The shard's users, a page at a time, in one snapshot."""
+async def _begin(connection: asyncpg.Connection) -> None:
+    await connection.execute("begin isolation level repeatable read read only")
+
+
+async def _pages(shard: Shard, buckets: list[int]) -> AsyncIterator[list[Any]]:
+    """The users in these buckets of the shard, a page at a time, in the snapshot that was taken."""
     try:
         connection = await shard.connection()
-        async with connection.transaction(isolation="repeatable_read", readonly=True):
-            cursor = await connection.cursor(_USERS)
-            while rows := await cursor.fetch(limits.export_page_users):
-                yield rows
+        cursor = await connection.cursor(_USERS, buckets)
+        while rows := await cursor.fetch(limits.export_page_users):
+            yield rows
+        await connection.execute("commit")
     except (*BROKEN, asyncpg.PostgresError) as error:
         raise BadDeployment(
             f"shard {shard.id} broke off ({type(error).__name__}): nothing was written; see `denizen status`"

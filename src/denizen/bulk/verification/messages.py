@@ -11,10 +11,11 @@ from denizen.workers.frames import Trouble
 
 
 class Plan(Struct, frozen=True, tag="plan"):
-    """To a worker, once: the deployment, and the snapshot to read on each shard."""
+    """To a worker, once: the deployment, the snapshot to read on each shard, and which shard has each bucket there."""
 
     data: str
     snapshots: dict[str, str]
+    owners: list[str]  # by bucket; "" if no shard has it
 
 
 class Task(Struct, frozen=True, tag="task"):

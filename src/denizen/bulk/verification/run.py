@@ -16,6 +16,7 @@ from msgspec import Struct, field
 
 from denizen import limits
 from denizen.bulk.shards import Shards
+from denizen.bulk.snapshots import Ownership, take_snapshots
 from denizen.bulk.verification import reading
 from denizen.bulk.verification.differences import Difference
 from denizen.bulk.verification.messages import Found, Plan, Task, decode_for_parent
@@ -23,6 +24,7 @@ from denizen.bulk.verification.second_look import SecondLook
 from denizen.deployment.layout import Deployment
 from denizen.errors import BadDeployment
 from denizen.events.lanes import BROKEN
+from denizen.sharding.ids import BUCKETS
 from denizen.workers.frames import Hand, start_hands
 
 _WORKER = "denizen.bulk.verification.worker"
@@ -60,12 +62,13 @@ async def verify(data: Path, progress: Progress, *, workers: int) -> Outcome:
     """Verify the whole deployment. Raises `DenizenError` if it cannot be read."""
     began = time.monotonic()
     shards = Shards(Deployment.load(data), reading.SETTINGS)
-    outcome = Outcome(shards=len(shards.deployment.record.shards))
+    outcome = Outcome()
     try:
         await shards.start()
-        snapshots, tasks = await _prepare(shards, outcome)
+        snapshots, owned, tasks = await _prepare(shards, outcome)
         progress.begin(sum(task.events for task in tasks))
-        plan = Plan(str(shards.deployment.directory), snapshots)
+        owners = [str(owned.owners.get(bucket, "")) for bucket in range(BUCKETS)]
+        plan = Plan(str(shards.deployment.directory), snapshots, owners)
         hands = await start_hands(workers, _WORKER, decode_for_parent, plan)
         try:
             second = await _drive(hands, tasks, shards, outcome, progress)
@@ -84,30 +87,21 @@ async def verify(data: Path, progress: Progress, *, workers: int) -> Outcome:
     return outcome
 
 
-async def _prepare(shards: Shards, outcome: Outcome) -> tuple[dict[str, str], list[Task]]:
+async def _prepare(shards: Shards, outcome: Outcome) -> tuple[dict[str, str], Ownership, list[Task]]:
     """A snapshot of each shard, and the buckets cut into tasks, the shards by turns."""
+    owned = await take_snapshots(shards, reading.begin)
+    outcome.shards = len(shards.map.shards)
+    outcome.buckets = len(owned.owners)
+    missing = [Difference("bucket_missing", bucket, "no shard serves it") for bucket in owned.missing]
+    _add(outcome, missing)
     snapshots = {}
     by_shard = []
     for shard in shards:
         connection = await shard.connection()
-        await reading.begin(connection)
         snapshots[str(shard.id)] = await connection.fetchval("select pg_export_snapshot()")
-        rows = await connection.fetch("select bucket, epoch, state, head from denizen.buckets order by bucket")
-        there = {bucket: head for bucket, epoch, state, head in rows if state in ("open", "fenced")}
-        epochs = {bucket: epoch for bucket, epoch, _, _ in rows}
-        owned = shards.map.buckets_of(shard.id)
-        outcome.buckets += len(owned)
-        _add(
-            outcome,
-            [
-                Difference("bucket_missing", bucket, "not open here at the map's epoch", shard=str(shard.id))
-                for bucket in owned
-                if bucket not in there or epochs[bucket] != shards.map.epoch_of(bucket)
-            ],
-        )
-        by_shard.append(_tasks(str(shard.id), owned, there))
+        by_shard.append(_tasks(str(shard.id), owned.buckets_of(shard.id), owned.heads))
     longest = max(map(len, by_shard), default=0)
-    return snapshots, [tasks[turn] for turn in range(longest) for tasks in by_shard if turn < len(tasks)]
+    return snapshots, owned, [tasks[turn] for turn in range(longest) for tasks in by_shard if turn < len(tasks)]
 
 
 def _tasks(shard: str, owned: Sequence[int], heads: dict[int, int]) -> list[Task]:

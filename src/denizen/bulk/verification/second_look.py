@@ -61,6 +61,7 @@ class SecondLook:
                 suspects += await self._rows_of_others(bucket)
         deadline = time.monotonic() + limits.verify_recheck_s
         while True:
+            await self._shards.refresh()  # buckets may move while we look
             remaining = [(name, wrong) for name in dict.fromkeys(suspects) if (wrong := await self._wrong(name))]
             if not remaining or time.monotonic() > deadline:
                 return [wrong for _, wrong in remaining]

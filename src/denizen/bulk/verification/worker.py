@@ -106,10 +106,13 @@ class Worker:
     async def _look_up(self, names: list[Elsewhere], found: Found) -> None:
         """The rows of names in other buckets, on whichever shard they are."""
         groups: dict[Any, list[Elsewhere]] = {}
-        shard_of = self._shards.map.shard_of
         for name in sorted(names, key=_place):
-            groups.setdefault(shard_of(name.bucket), []).append(name)  # type: ignore[arg-type]
-            found.expected[name.bucket] = found.expected.get(name.bucket, 0) + 1
+            owner = self._plan.owners[name.bucket]
+            if owner:
+                groups.setdefault(ShardId(owner), []).append(name)
+                found.expected[name.bucket] = found.expected.get(name.bucket, 0) + 1
+            else:
+                found.suspects.append(name)
         for shard, group in groups.items():
             connection = await self._shards[shard].connection()
             mismatches = await connection.fetch(
