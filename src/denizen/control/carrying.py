@@ -20,7 +20,7 @@ from denizen.control.stages import HOLDING, PAUSABLE, Do, Facts, Wait, give_up, 
 from denizen.control.state import ENDED, MoveRecord, RebalanceStatus, Stage
 from denizen.control.tracking import Tracker
 from denizen.errors import DenizenError
-from denizen.moving.errors import MoveAborted, Outrun, StaleAttempt
+from denizen.moving.errors import MoveAborted, Outrun, StaleAttempt, TooFarBehind
 from denizen.raft.errors import RaftError
 from denizen.sharding.ids import Epoch
 
@@ -196,7 +196,9 @@ class Carrier:
             _log.info("move_step_failed", move=str(self.id), bucket=move.bucket, step=str(step), error=str(error))
         self._outrun += isinstance(error, Outrun)
         if isinstance(step, Do) and move.stage in FORWARD and self._is_final(error):
-            await self._turn_back(move, error)
+            await self._turn_back(move, error, fail=True)
+        elif isinstance(error, TooFarBehind):
+            await self._turn_back(move, error, fail=False)  # not fenced: there is more to be copied first
         else:
             await asyncio.sleep(min(pause, limits.move_held_retry_s_max) if held else pause)
 
@@ -208,11 +210,10 @@ class Carrier:
             return True
         return isinstance(error, DenizenError) and not error.retryable and not isinstance(error, StaleAttempt)
 
-    async def _turn_back(self, move: MoveRecord, error: Exception) -> None:
+    async def _turn_back(self, move: MoveRecord, error: Exception, *, fail: bool) -> None:
+        reason = f"{getattr(error, 'code', 'error')}: {error}"
         try:
-            await self._say(
-                give_up(move, self._clock.now_ms(), f"{getattr(error, 'code', 'error')}: {error}", fail=True)
-            )
+            await self._say(give_up(move, self._clock.now_ms(), reason, fail=fail))
         except RaftError:
             await asyncio.sleep(limits.move_retry_s_min)  # the step is tried again, and fails again
 

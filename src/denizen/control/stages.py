@@ -112,7 +112,7 @@ def _on_the_way(move: MoveRecord, facts: Facts, now_ms: int) -> Step:
         return CopyFinished(at_ms=now_ms, move=move.id, attempt=move.attempt) if facts.copied else Do.COPY
     if now_ms < move.not_before_ms:
         return Wait(move.not_before_ms)
-    if facts.missing is None or facts.missing > limits.fence_missing_events_max:
+    if facts.missing is None or facts.missing > limits.move_fence_events_max:
         return Do.TAIL
     return FenceIntended(at_ms=now_ms, move=move.id, attempt=move.attempt)
 
