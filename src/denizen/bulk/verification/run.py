@@ -24,10 +24,12 @@ from denizen.bulk.verification.second_look import SecondLook
 from denizen.deployment.layout import Deployment
 from denizen.errors import BadDeployment
 from denizen.events.lanes import BROKEN
-from denizen.sharding.ids import BUCKETS
+from denizen.events.places import read_served
+from denizen.sharding.ids import BUCKETS, Bucket
 from denizen.workers.frames import Hand, start_hands
 
 _WORKER = "denizen.bulk.verification.worker"
+_PAUSE_S = 0.2
 
 
 class Outcome(Struct):
@@ -77,6 +79,7 @@ async def verify(data: Path, progress: Progress, *, workers: int) -> Outcome:
         for shard in shards:
             await (await shard.connection()).execute("commit")
         _add(outcome, await second.run())
+        _add(outcome, await _misplaced(shards))
     except (*BROKEN, asyncpg.PostgresError) as error:
         raise BadDeployment(f"a shard failed while it was read: {error}; see `denizen status`") from error
     finally:
@@ -92,8 +95,6 @@ async def _prepare(shards: Shards, outcome: Outcome) -> tuple[dict[str, str], Ow
     owned = await take_snapshots(shards, reading.begin)
     outcome.shards = len(shards.map.shards)
     outcome.buckets = len(owned.owners)
-    missing = [Difference("bucket_missing", bucket, "no shard serves it") for bucket in owned.missing]
-    _add(outcome, missing)
     snapshots = {}
     by_shard = []
     for shard in shards:
@@ -102,6 +103,23 @@ async def _prepare(shards: Shards, outcome: Outcome) -> tuple[dict[str, str], Ow
         by_shard.append(_tasks(str(shard.id), owned.buckets_of(shard.id), owned.heads))
     longest = max(map(len, by_shard), default=0)
     return snapshots, owned, [tasks[turn] for turn in range(longest) for tasks in by_shard if turn < len(tasks)]
+
+
+async def _misplaced(shards: Shards) -> list[Difference]:
+    """Buckets that are not served where the map has them, and that no move explains: they stay so for some seconds."""
+    until = time.monotonic() + limits.verify_recheck_s
+    while True:
+        await shards.refresh()
+        wrong = {bucket: shards.map.shard_of(Bucket(bucket)) for bucket in range(BUCKETS)}
+        for shard in shards:
+            served = await read_served(await shard.connection(), 0, BUCKETS - 1)
+            for bucket, epoch in served.items():
+                if wrong.get(bucket) == shard.id and shards.map.epoch_of(bucket) == epoch:
+                    del wrong[bucket]
+        if not wrong or time.monotonic() > until:
+            detail = "not open here at the map's epoch"
+            return [Difference("bucket_missing", bucket, detail, shard=str(shard)) for bucket, shard in wrong.items()]
+        await asyncio.sleep(_PAUSE_S)
 
 
 def _tasks(shard: str, owned: Sequence[int], heads: dict[int, int]) -> list[Task]:
