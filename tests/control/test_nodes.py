@@ -176,3 +176,28 @@ async def test_a_process_starts_with_the_cached_map_when_no_node_answers(tmp_pat
     write_map(cache, initial_map([S1, S2]))
     source = ControlMapSource(Cluster(tmp_path, 3).client(), cache)
     assert await source.current() == read_map(cache)
+
+
+class Watching:
+    """Work that waits for one change after the other, as the executor does."""
+
+    def __init__(self, node: ControlNode) -> None:
+        self._node = node
+
+    async def run(self) -> None:
+        while True:
+            await self._node.changed(self._node.state.revision, 60)
+
+    def progress(self) -> list[Any]:
+        return []
+
+
+async def test_work_that_waits_for_changes_does_not_keep_a_node_from_stopping(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 1, Watching) as nodes:
+        await nodes.leader()
+        node, _ = nodes.running[1]
+        await nodes.client().propose(FOUNDED)
+        node.release()
+        async with asyncio.timeout(5):
+            await asyncio.sleep(0.05)  # the loop still turns
+            await nodes.stop(1)

@@ -112,10 +112,10 @@ class ControlNode:
         return self._raft.is_leader
 
     async def changed(self, revision: int, timeout_s: float) -> ControlState:
-        """The state as soon as it is newer than that revision, or as it is when the time is over."""
+        """The state as soon as it is newer than that revision, or as it is at `release` or when the time is over."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while self.state.revision <= revision and not self.stopping:
+                if self.state.revision <= revision:  # once: who asks again while it stops has to wait all the same
                     await self._bell.wait()
         return self.state
 
