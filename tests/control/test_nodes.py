@@ -1,4 +1,4 @@
-"""Control nodes and their clients: whatever minority is gone, commands are decided, and maps are told without a leader."""
+"""Control nodes and their clients: whatever minority is gone, commands are decided; maps are told without a leader."""
 
 import asyncio
 from collections.abc import Callable
