@@ -313,6 +313,7 @@ move_fence_events_max = 500  # missing on the target; with more, a bucket is not
 move_fence_wait_ms = 250  # for transactions that hold the bucket
 move_finish_events_max = 2_000  # brought in one statement
 move_differences_max = 50
+move_checks_max = 3  # of a large bucket before the fence, until it is found different
 move_disk_reserve_bytes = 128 << 20
 move_whole_events_max = 20_000  # up to so many, all of a bucket is compared under the fence; of more, what is new
 move_counted_users_max = 5_000_000  # of a shard with more, a sample is counted

@@ -12,6 +12,7 @@ from denizen.service.sweeper import Sweeper
 from denizen.sharding.ids import Bucket, Epoch
 from denizen.testing.consistency import assert_consistent
 from denizen.users.commands import Registration, UserPatch
+from denizen.users.events import UserSuspended
 
 from .worlds import BY, S1, S2, World, email, nothing, username
 
@@ -177,7 +178,7 @@ async def test_a_cancelled_command_stays_cancelled_after_the_bucket_moved(world:
     cancelled = "select denizen.cancel_command($1::smallint, 1, $2, $3)"
     assert await world.execute(S1, cancelled, BUCKET, person.user.id, command) is True
     await world.run(mover, world.move(BUCKET))
-    late = Append(BUCKET, person.user.id, NO_STREAM + 1, command, (), "key:test")
+    late = Append(BUCKET, person.user.id, NO_STREAM + 1, command, (UserSuspended(),), "key:test")
     outcome = await world.gateway.router.append(late)
     assert outcome.result is Result.CANCELLED
 

@@ -115,3 +115,18 @@ async def test_idempotency_records_that_differ_are_carried_anew(world: World, mo
     await mover.fence(move, FENCE)
     assert (await mover.finish(move, FENCE)).verdict is Verdict.EQUAL
     assert (await world.rows(S2, BUCKET))["idempotency"] == 1
+
+
+async def test_secrets_that_were_wrapped_anew_meanwhile_are_carried_again(world: World, mover: Mover) -> None:
+    """Another wrapping key, or the source's alone: nothing to fail a move for, and never lost."""
+    await filled(world)
+    move = world.move(BUCKET)
+    await world.to_fence(mover, move)
+    anew = "update denizen.events set secret = 'anew' where bucket = $1 and sequence = 1"
+    await world.execute(S1, anew, BUCKET)
+    gone = "update denizen.events set secret = null where bucket = $1 and sequence = 2"
+    await world.execute(S1, gone, BUCKET)
+    await mover.fence(move, FENCE)
+    assert (await mover.finish(move, FENCE)).verdict is Verdict.EQUAL
+    secrets = "select array_agg(secret order by sequence) from denizen.events where bucket = $1"
+    assert await world.execute(S1, secrets, BUCKET) == await world.execute(S2, secrets, BUCKET)

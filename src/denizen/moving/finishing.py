@@ -22,6 +22,8 @@ _REST: Final = "select head, digest, events, records, commands from denizen.move
 _INSERT: Final = "insert into denizen.events select * from unnest($1::denizen.events[])"
 _CARRY: Final = "select denizen.move_carry($1, $2, $3, $4)"
 _VERIFIED: Final = "select denizen.move_verified($1, $2, $3)"
+_SECRETS: Final = "select sequence, secret from denizen.events where bucket = $1 and secret is not null"
+_SET_SECRETS: Final = "select denizen.move_secrets($1, $2, $3)"
 _EVER: Final = "-infinity"
 
 
@@ -73,6 +75,9 @@ class Finish:
                 await self._carry(_EVER, again)
                 source = await comparing.digest(self._source, bucket, touched)
                 tables = await comparing.unequal(source, self._target, bucket, touched)
+            if tables == ["secrets"]:  # some were wrapped anew while they were copied
+                await self._carry_secrets()
+                tables = await comparing.unequal(source, self._target, bucket, touched)
             if not tables:
                 await self._target.execute(_VERIFIED, *self._who)
         return Head(Sequence(rest["head"]), rest["digest"]), tables
@@ -94,6 +99,11 @@ class Finish:
     async def _carry(self, keys_since: str, rest: asyncpg.Record) -> None:
         records, commands = _tuples(rest["records"]), _tuples(rest["commands"])
         await self._target.execute(_CARRY, self._move.bucket, keys_since, records, commands)
+
+    async def _carry_secrets(self) -> None:
+        rows = await self._source.fetch(_SECRETS, self._move.bucket)
+        sequences, secrets = [row[0] for row in rows], [row[1] for row in rows]
+        await self._target.execute(_SET_SECRETS, self._move.bucket, sequences, secrets)
 
 
 WARM: Final[Statements] = (

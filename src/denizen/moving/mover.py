@@ -152,18 +152,22 @@ class Mover:
         return missing
 
     async def _check(self, move: Move, tail: _Tail) -> None:
-        """Compare the whole bucket at one head; from now on, what is touched is remembered."""
-        async with self._servers.connection(move.source) as source:
-            there = await comparing.digest(source, move.bucket, None)
-            while tail.head < there["head"]:
-                tail.missing_after(await self._slice(move, there["head"] - tail.head))
-            async with self._servers.connection(move.target) as target:
+        """Compare the whole bucket at one head; from now on, what is touched is remembered.
+
+        Once more if it differs: what was erased between the two looks is gone on the target a little earlier.
+        """
+        async with self._servers.connection(move.source) as source, self._servers.connection(move.target) as target:
+            for _ in range(limits.move_checks_max):
+                there = await comparing.digest(source, move.bucket, None)
+                while tail.head < there["head"]:
+                    tail.missing_after(await self._slice(move, there["head"] - tail.head))
                 tables = await comparing.unequal(there, target, move.bucket, None, carried=False)
-                if tables:
-                    found = await comparing.differences(source, target, move.bucket, tables)
-                    where = f"bucket {move.bucket} differs on {move.target} from what {move.source} has"
-                    raise CopyDiffers(f"{where}: {', '.join(tables)}", differences=found)
-        tail.touched = Touched(there["head"])
+                if not tables:
+                    tail.touched = Touched(there["head"])
+                    return
+            found = await comparing.differences(source, target, move.bucket, tables)
+        where = f"bucket {move.bucket} differs on {move.target} from what {move.source} has"
+        raise CopyDiffers(f"{where}: {', '.join(tables)}", differences=found)
 
     # The fence
 

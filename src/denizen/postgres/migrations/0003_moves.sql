@@ -147,10 +147,11 @@ $$;
 -- how many there are. One snapshot for all of it.
 create type denizen.bucket_digest as (
     head bigint, digest bigint, users bigint, users_digest bigint, names bigint, names_digest bigint,
-    unsettled bigint, unsettled_digest bigint, keys bigint, keys_digest bigint, cancelled bigint, cancelled_digest bigint
+    unsettled bigint, unsettled_digest bigint, keys bigint, keys_digest bigint, cancelled bigint, cancelled_digest bigint,
+    secrets bigint, secrets_digest bigint
 );
 create function denizen.move_digest(in_bucket smallint) returns denizen.bucket_digest language sql stable as $$
-    select row(b.head, b.digest, u.*, l.*, s.*, i.*, c.*)::denizen.bucket_digest
+    select row(b.head, b.digest, u.*, l.*, s.*, i.*, c.*, t.*)::denizen.bucket_digest
     from denizen.buckets b,
          (select count(*), coalesce(bit_xor(hash_record_extended(x, 0)), 0) from denizen.users x
           where x.bucket = in_bucket) u,
@@ -161,14 +162,16 @@ create function denizen.move_digest(in_bucket smallint) returns denizen.bucket_d
          (select count(*), coalesce(bit_xor(hash_record_extended(x, 0)), 0) from denizen.idempotency x
           where x.bucket = in_bucket) i,
          (select count(*), coalesce(bit_xor(hash_record_extended(x, 0)), 0) from denizen.cancelled_commands x
-          where x.bucket = in_bucket) c
+          where x.bucket = in_bucket) c,
+         (select count(*), coalesce(bit_xor(hash_record_extended(row(x.sequence, x.secret), 0)), 0) from denizen.events x
+          where x.bucket = in_bucket and x.secret is not null) t
     where b.bucket = in_bucket
 $$;
 
--- The same, with only these users and these login names counted.
+-- The same, with only these users and these login names counted, and no secrets.
 create function denizen.move_digest_of(in_bucket smallint, in_users uuid[], in_kind smallint[], in_value text[])
 returns denizen.bucket_digest language sql stable as $$
-    select row(b.head, b.digest, u.*, l.*, s.*, i.*, c.*)::denizen.bucket_digest
+    select row(b.head, b.digest, u.*, l.*, s.*, i.*, c.*, t.*)::denizen.bucket_digest
     from denizen.buckets b,
          (select count(*), coalesce(bit_xor(hash_record_extended(x, 0)), 0)
           from unnest(in_users) as g (id) join denizen.users x on x.bucket = in_bucket and x.id = g.id) u,
@@ -180,7 +183,8 @@ returns denizen.bucket_digest language sql stable as $$
          (select count(*), coalesce(bit_xor(hash_record_extended(x, 0)), 0) from denizen.idempotency x
           where x.bucket = in_bucket) i,
          (select count(*), coalesce(bit_xor(hash_record_extended(x, 0)), 0) from denizen.cancelled_commands x
-          where x.bucket = in_bucket) c
+          where x.bucket = in_bucket) c,
+         (select 0, 0) t
     where b.bucket = in_bucket
 $$;
 
@@ -305,6 +309,17 @@ begin
     insert into denizen.idempotency select * from unnest(in_keys);
     delete from denizen.cancelled_commands c where c.bucket = in_bucket;
     insert into denizen.cancelled_commands select * from unnest(in_cancelled);
+end
+$$;
+
+-- Secrets change without an event when they are wrapped anew: those of the target become these.
+create function denizen.move_secrets(in_bucket smallint, in_sequence bigint[], in_secret bytea[]) returns void
+language plpgsql as $$
+begin
+    update denizen.events e set secret = null
+    where e.bucket = in_bucket and e.secret is not null and e.sequence <> all (in_sequence);
+    update denizen.events e set secret = n.secret from unnest(in_sequence, in_secret) as n (sequence, secret)
+    where e.bucket = in_bucket and e.sequence = n.sequence and e.secret is distinct from n.secret;
 end
 $$;
 
