@@ -67,9 +67,12 @@ class Agent:
 
     async def run(self) -> None:
         """Follow the state for ever; what fails is done again, and told once."""
-        revision = 0
+        revision, founded = 0, False
         while True:
             try:
+                if not founded:
+                    await self.found()
+                    founded = True
                 revision, state = await self._client.watch(revision)
                 self._keep_map(state.map)
                 await self._carry_out(state)
