@@ -32,6 +32,18 @@ async def test_a_session_finds_what_it_has_just_written(api: Api) -> None:
     assert await found(api, email=user["email"][:20], sort="-created") == [user["email"]]
 
 
+async def test_a_read_waits_for_all_writes_of_its_session(api: Api) -> None:
+    word = uuid.uuid4().hex
+    users = [await api.user(display_name=f"y{word}") for _ in range(6)]
+    answer = await api("GET", query(name=f"y{word}", position=",".join(user["position"] for user in users)))
+    assert answer.json["stale"] is False
+    assert {user["id"] for user in answer.json["items"]} == {user["id"] for user in users}
+    far = await api("GET", query(name=f"y{word}", position=f"{users[0]['position']},000-fffffff"))
+    assert far.json["stale"] is True
+    many = ",".join(["000-1"] * 17)
+    assert (await api("GET", query(name="x", position=many))).code == "invalid_parameter"
+
+
 async def test_a_position_that_does_not_come_is_said_to_be_stale(api: Api) -> None:
     answer = await api("GET", query(sort="name", position="000-fffffff"))
     assert (answer.status, answer.json["stale"]) == (200, True)

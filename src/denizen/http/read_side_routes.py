@@ -21,7 +21,8 @@ TEXT: Final = {"type": "string", "minLength": 1, "maxLength": search_text_chars_
 TIME: Final = {"type": "string", "format": "date-time"}
 POSITION: Final = Query(
     "position",
-    "Wait a moment until the answer has this position, of a write of this session; else it says that it is `stale`.",
+    "Wait a moment until the answer has this position, of a write of this session, or all of several with commas "
+    "between them; else it says that it is `stale`.",
     {"type": "string"},
 )
 

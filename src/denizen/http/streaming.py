@@ -46,7 +46,7 @@ class Outlet:
     """Where messages go."""
 
     def __init__(self, sender: Sender, client: str) -> None:
-        self._sender = sender
+        self._sender: Sender | None = sender
         self._connection = connection_of(client)
 
     async def send(self, message: bytes) -> None:
@@ -57,15 +57,23 @@ class Outlet:
                 detail = f"what was sent was not read for {limits.changes_unread_s:g} s: go on with the last cursor"
                 raise SlowConsumer(detail)
             await asyncio.sleep(limits.changes_unread_poll_s)
-        await self._sender.send_bytes(message)
+        await self._write(message)
 
     async def send_last(self, message: bytes) -> None:
         """Send whatever the client has read."""
         with suppress(ProtocolClosed):
+            await self._write(message)
+
+    async def _write(self, message: bytes) -> None:
+        if self._sender is not None:
             await self._sender.send_bytes(message)
 
     def close(self) -> None:
-        """Let our hold of the socket go; the connection stays the server's."""
+        """End the body, and let our hold of the socket go; the connection stays the server's.
+
+        Granian ends the body when its stream is forgotten, so it must not live on in some traceback.
+        """
+        self._sender = None
         if self._connection is not None:
             self._connection.close()
 

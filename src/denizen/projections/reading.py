@@ -5,7 +5,7 @@ position, and waits a bounded time until the model has it. Every answer says how
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, Final
@@ -36,9 +36,10 @@ _FRESHNESS: Final = """
     where v.projection = $1 and v.live
 """
 _REACHED: Final = """
-    select c.sequence >= $3
+    select count(*) = cardinality($2::smallint[])
     from denizen_read.projections v join denizen_read.checkpoints c using (projection, version)
-    where v.projection = $1 and v.live and c.bucket = $2
+    join unnest($2::smallint[], $3::bigint[]) as wanted (bucket, sequence) using (bucket)
+    where v.projection = $1 and v.live and c.sequence >= wanted.sequence
 """
 
 
@@ -100,14 +101,17 @@ class ReadModels:
         row = await connection.fetchrow(_FRESHNESS, projection)
         return Freshness(None, None) if row is None else Freshness(row["as_of"], row["lag_events"])
 
-    async def wait_for(self, projection: str, position: Position, seconds: float) -> bool:
-        """Wait until the live version has this position, at most `seconds`; whether it has."""
+    async def wait_for(self, projection: str, positions: Sequence[Position], seconds: float) -> bool:
+        """Wait until the live version has all these positions, at most `seconds`; whether it has."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         pause = limits.position_poll_s_min
+        wanted: dict[int, int] = {}
+        for position in positions:
+            wanted[position.bucket] = max(position.sequence, wanted.get(position.bucket, 0))
         while True:
             async with self.reader() as connection:
-                if await connection.fetchval(_REACHED, projection, position.bucket, int(position.sequence)):
+                if await connection.fetchval(_REACHED, projection, list(wanted), list(wanted.values())):
                     return True
             if loop.time() + pause > deadline:
                 return False

@@ -14,7 +14,7 @@ from denizen.http.requests import Request
 from denizen.http.search_cursors import cursor_at, place_of
 from denizen.http.services import Services
 from denizen.http.views import user_document
-from denizen.limits import page_users_default, page_users_max, position_wait_s, search_text_chars_max
+from denizen.limits import page_users_default, page_users_max, position_wait_s, positions_max, search_text_chars_max
 from denizen.projections.directory.model import DIRECTORY, attribute_term
 from denizen.projections.directory.search import SORTS, Place, Search, search
 from denizen.projections.reading import ReadModels
@@ -52,15 +52,18 @@ def require_reads(services: Services) -> ReadModels:
 
 
 async def reached(reads: ReadModels, projection: str, request: Request) -> bool:
-    """Wait a moment for the position that the request names; whether the model has it. True if it names none."""
-    token = request.query.get("position")
-    if token is None:
+    """Wait a moment for the positions that the request names; whether the model has them. True if it names none."""
+    text = request.query.get("position")
+    if text is None:
         return True
+    tokens = text.split(",")
+    if len(tokens) > positions_max:
+        raise InvalidParameter("position", "position", f"`position` may name {positions_max} positions at most")
     try:
-        position = Position.parse(token)
+        positions = [Position.parse(token) for token in tokens]
     except Invalid as error:
         raise InvalidParameter("position", "position", error.detail) from None
-    return await reads.wait_for(projection, position, position_wait_s)
+    return await reads.wait_for(projection, positions, position_wait_s)
 
 
 def _search_of(request: Request) -> Search:
