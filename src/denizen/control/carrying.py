@@ -17,7 +17,7 @@ from denizen import limits
 from denizen.control.commands import Accepted, Command, Committed, StageCommand
 from denizen.control.ports import Clock, Control, Mover
 from denizen.control.stages import HOLDING, PAUSABLE, Do, Facts, Wait, give_up, next_step
-from denizen.control.state import ENDED, MoveRecord, RebalanceStatus, Stage
+from denizen.control.state import ENDED, MoveRecord, RebalanceStatus, Settings, Stage
 from denizen.control.tracking import Tracker
 from denizen.errors import DenizenError
 from denizen.moving.errors import MoveAborted, Outrun, StaleAttempt, TooFarBehind
@@ -42,6 +42,7 @@ class Carrier:
         self._clock = clock
         self._lane_of = lane_of  # one move at a time is cleaned on a server
         self._changed = asyncio.Event()
+        self._seen: tuple[MoveRecord | None, bool, Settings | None] = (None, False, None)
         self._doing: tuple[asyncio.Task[Any], MoveRecord] | None = None
         self._facts = Facts()
         self._facts_of: tuple[Stage, int] | None = None
@@ -53,12 +54,17 @@ class Carrier:
     # Told by the executor
 
     def state_changed(self) -> None:
-        """Wake from a wait; interrupt a step that has no sense any more."""
+        """Wake from a wait; interrupt a step that has no sense any more. Changes elsewhere do not matter: there may be
+        thousands of moves that only wait for their clean-up.
+        """
+        move, paused, settings = self._move(), self._paused(), self._control.state.settings
+        if self._seen[0] is move and self._seen[1] is paused and self._seen[2] is settings:
+            return
+        self._seen = (move, paused, settings)
         self._changed.set()
         if self._doing is not None:
             task, begun = self._doing
-            move = self._move()
-            if move is None or move.attempt != begun.attempt or (self._paused() and move.stage in PAUSABLE):
+            if move is None or move.attempt != begun.attempt or (paused and move.stage in PAUSABLE):
                 task.cancel()
 
     async def run(self) -> None:

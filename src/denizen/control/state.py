@@ -85,8 +85,8 @@ class Shard(Struct, frozen=True):
     purge: bool = False  # once it is removed, its data directory may go too
 
 
-class MoveRecord(Struct, frozen=True):
-    """A move and how far it is. Times are Unix milliseconds.
+class MoveRecord(Struct, frozen=True, array_like=True):
+    """A move and how far it is. Times are Unix milliseconds. Encoded without names, for there may be thousands.
 
     `epoch` is the bucket's epoch in the map while the source owns it. `fence_epoch` is set while the source may be
     fenced; the bucket is then opened, on whichever server, at `fence_epoch + 1`. `may_be_open` says that the target
