@@ -32,6 +32,7 @@ from denizen.testing.faults import Fault, Strike, eventually, strike, under_way
 from denizen.testing.leftovers import leftovers
 from denizen.testing.mixed_load import MixedLoad, run_denizen
 
+CONFIGURATION: Final = '[postgres]\nmemory = "512MB"\n[control]\nvoters = 3\n'
 CLIENTS: Final = 6
 BUCKETS_MOVED: Final = 8
 TRIES_MAX: Final = 15
@@ -172,7 +173,7 @@ class Arena:
 @contextmanager
 def arena() -> Iterator[Arena]:
     """An arena of two shards."""
-    with throwaway_deployment(shards=2) as running:
+    with throwaway_deployment(shards=2, configuration=CONFIGURATION) as running:
         yield Arena(running)
 
 
