@@ -1,4 +1,4 @@
-"""A process is killed or stopped while a move is at a certain stage, under load: the move ends by itself, nothing is lost.
+"""A process is killed or stopped while a move is at a stage, under load: the move ends by itself, nothing is lost.
 
 Here each fault strikes at some stages, one at a time; `python -m denizen.testing.fault_matrix` runs all of them.
 """
