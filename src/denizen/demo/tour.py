@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from denizen.bench.people import people
+from denizen.demo.growing import clean_servers, grow
 from denizen.testing.deployment import RunningDeployment, throwaway_deployment
 from denizen.testing.ledger import Ledger
 
@@ -50,6 +51,7 @@ class Tour:
             await self._one_life(session, imported)
             await self._race(session)
         await self._survive()
+        await self._grow()
         self._verify()
         self._export()
 
@@ -125,6 +127,21 @@ class Tour:
         )
         self._must(not differences, "every acknowledged write is there: " + "; ".join(differences[:3]))
         self._must(not ledger.refused, f"no client was refused: {ledger.refused}")
+
+    async def _grow(self) -> None:
+        self._say(
+            "The deployment grows: a shard joins and takes its share, while clients sign up, change, read, delete."
+        )
+        grown = await grow(self._running, self._console)
+        verdict = grown.verdict
+        self._console.print(
+            f"   the ledger: {verdict.acknowledged:,} acknowledged writes and {verdict.reads:,} reads compared, "
+            f"{len(verdict.problems)} of them wrong, lost or refused"
+        )
+        self._must(not grown.problems, "nobody notices that buckets move: " + "; ".join(grown.problems[:3]))
+        strange = await clean_servers(self._running)
+        self._must(not strange, "no server keeps what is not its own: " + "; ".join(strange[:3]))
+        self._show_shards()
 
     def _verify(self) -> None:
         self._say("`denizen verify` folds all events and compares them with states and login names.")
