@@ -8,6 +8,7 @@ by the state in which the next one takes over, for a server by the state right a
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import TypeVar
@@ -37,11 +38,12 @@ class Fault(StrEnum):
 
 
 class Strike(Struct, frozen=True):
-    """A fault that hit: which process, and the move that it hit, as it was."""
+    """A fault that hit: which process, the move that it hit, as it was, and when (`time.monotonic`)."""
 
     fault: Fault
     pid: int
     move: MoveRecord
+    at: float
 
 
 async def strike(deployment: Deployment, control: ControlClient, fault: Fault, stage: Stage) -> Strike | None:
@@ -53,6 +55,7 @@ async def strike(deployment: Deployment, control: ControlClient, fault: Fault, s
     move, before = seen
     pid = _victim(deployment, fault, move, leader.pid)
     os.kill(pid, signal.SIGSTOP if fault in _STOPPED_S else signal.SIGKILL)
+    at = time.monotonic()
     try:
         if fault in _OF_LEADER:
             hit = await _taken_over_at(_without(deployment, leader.node), before, move.id, stage)
@@ -63,7 +66,7 @@ async def strike(deployment: Deployment, control: ControlClient, fault: Fault, s
     finally:
         if fault in _STOPPED_S:
             os.kill(pid, signal.SIGCONT)
-    return Strike(fault, pid, move) if hit else None
+    return Strike(fault, pid, move, at) if hit else None
 
 
 _STOPPED_S = {Fault.LEADER_STOPPED: 3.0, Fault.GATEWAY_STOPPED: 6.0}
