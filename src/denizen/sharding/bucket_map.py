@@ -31,7 +31,7 @@ class BucketMap(Struct, frozen=True):
             raise ValueError("a map has a version from 1, and names each shard once")
         if len(self.owners) != BUCKETS or len(self.epochs) != BUCKETS:
             raise ValueError(f"a map has {BUCKETS} owners and epochs")
-        if not all(0 <= owner < len(self.shards) for owner in self.owners):
+        if min(self.owners) < 0 or max(self.owners) >= len(self.shards):
             raise ValueError("a bucket's owner is not one of the map's shards")
         if min(self.epochs) < 1:
             raise ValueError("an epoch starts at 1")
