@@ -1,0 +1,139 @@
+"""Shards that join and leave while everything runs: no process is restarted, nothing is lost, keys stay."""
+
+import asyncio
+import json
+import os
+from collections.abc import Iterator
+
+import asyncpg
+import pytest
+from msgspec.structs import replace
+
+from denizen.api.operations import SettingsChanges
+from denizen.control.state import ShardStatus
+from denizen.deployment.layout import Deployment
+from denizen.sharding.bucket_map import initial_map, write_map
+from denizen.sharding.ids import ShardId
+from denizen.testing.deployment import RunningDeployment, write_configuration
+from denizen.testing.postgres import ThrowawayServer, reachable_directory, throwaway_server
+from deployment.http import Api, bucket_of_user, move, state_of, wait_state, with_desk
+from deployment.processes import denizen, wait_for
+
+pytestmark = pytest.mark.xdist_group("shards come and go")  # the tests go on from each other's ends
+
+S3 = ShardId("s3")
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[RunningDeployment]:
+    """A deployment whose first shard has a few buckets only, so that it is quickly drained."""
+    with reachable_directory() as directory:
+        write_configuration(directory)
+        deployment = Deployment.create(directory / "data", shards=2)
+        few = initial_map(deployment.shard_ids)
+        owners = tuple(0 if bucket % 256 == 0 else 1 for bucket in range(len(few.owners)))
+        write_map(deployment.map_path, replace(few, owners=owners))
+        running = RunningDeployment(directory, ["--shards", "2"])
+        try:
+            with_desk(running, lambda desk: desk.change_settings(SettingsChanges(grace_s=1)))
+            yield running
+        finally:
+            running.up.stop()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ThrowawayServer]:
+    with throwaway_server() as found:
+        yield found
+
+
+def join(running: RunningDeployment, dsn: str | None = None) -> str:
+    name = with_desk(running, lambda desk: desk.add_shard(dsn)).id
+    wait_state(running, lambda state: state.shards[ShardId(name)].status is ShardStatus.ACTIVE)
+    return name
+
+
+def pids(running: RunningDeployment) -> dict[str, int | None]:
+    state = running.deployment.state()
+    assert state.gateway is not None
+    return {"gateway": state.gateway.pid} | {name: process.pid for name, process in state.processes.items()}
+
+
+def test_a_shard_joins_and_takes_users_without_any_restart(running: RunningDeployment) -> None:
+    before = pids(running)
+    api = Api(running)
+    users = [api.register(f"u{number}@example.com") for number in range(12)]
+    assert join(running) == "s3"
+    move(running, [bucket_of_user(user) for user in users], "s3")
+    for number, user in enumerate(users):
+        assert api.user(user["id"])["email"] == f"u{number}@example.com"
+        assert api.rename(user["id"], f"U {number}")["display_name"] == f"U {number}"
+    assert pids(running) == before
+    assert running.deployment.state().shards["s3"].restarts == 0
+    health = json.loads(denizen("status", "--json", "--data", running.data).stdout)
+    assert [shard["id"] for shard in health["shards"]] == ["s1", "s2", "s3"]
+    assert health["state"] == "running"
+
+
+def test_the_read_side_follows_a_bucket_to_a_shard_that_it_did_not_know(running: RunningDeployment) -> None:
+    api = Api(running)
+    user = api.register("followed@example.com")
+    move(running, [bucket_of_user(user)], "s3")
+    api.rename(user["id"], "Followed Everywhere")
+    wait_for(lambda: user["id"] in json.dumps(api.ask("GET", "/v1/users?name=followed%20everywhere")), 30)
+    log = (running.data / "logs" / "relay.log").read_text()
+    assert any('"s3"' in line for line in log.splitlines() if "relays_started" in line)
+
+
+def test_bulk_work_sees_the_new_shard(running: RunningDeployment) -> None:
+    verified = denizen("verify", "--data", running.data, "--json")
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    exported = denizen("export", running.directory / "all.ndjson", "--data", running.data)
+    assert exported.returncode == 0, exported.stderr
+    assert "u0@example.com" in (running.directory / "all.ndjson").read_text()
+
+
+def test_a_killed_supervisor_starts_again_with_all_shards(running: RunningDeployment) -> None:
+    running.up.kill()
+    running.start_again()
+    assert Api(running).works()
+    assert running.deployment.shard_ids == ("s1", "s2", "s3")
+    wait_state(running, lambda state: state.shards[S3].status is ShardStatus.ACTIVE)
+
+
+def test_a_database_given_by_its_dsn_is_prepared_and_joins(running: RunningDeployment, server: ThrowawayServer) -> None:
+    database = server.create_database(template="template1")
+    name = join(running, database.dsn)
+    user = Api(running).register("far@example.com")
+    move(running, [bucket_of_user(user)], name)
+    assert Api(running).user(user["id"])["email"] == "far@example.com"
+
+    async def there() -> bool:
+        connection = await asyncpg.connect(**database.connect_args)
+        try:
+            return bool(await connection.fetchval("select count(*) = 1 from denizen.users where status = 1"))
+        finally:
+            await connection.close()
+
+    assert asyncio.run(there())
+
+
+def test_a_drained_shard_leaves_even_the_first_one_and_the_keys_stay(running: RunningDeployment) -> None:
+    api = Api(running)
+    users = [api.register(f"d{number}@example.com") for number in range(6)]
+    state = state_of(running)
+    assert state.map is not None
+    data = running.data / "shards" / "s1"
+
+    with_desk(running, lambda desk: desk.drain("s1"))
+    move(running, [int(bucket) for bucket in state.map.buckets_of(ShardId("s1"))], "s2")
+    wait_for(lambda: "s1" not in running.deployment.shard_ids, 60)
+    assert (data / "PG_VERSION").exists()
+    assert not (data / "postmaster.pid").exists()
+    assert "s1" not in running.deployment.state().shards
+    assert [api.user(user["id"])["email"] for user in users] == [f"d{number}@example.com" for number in range(6)]
+    assert api.register("after@example.com")["email"] == "after@example.com"
+    running.up.stop()
+    running.start_again()
+    assert Api(running).works()
+    assert not os.path.exists(data / "postmaster.pid")
