@@ -35,7 +35,7 @@ def projector(
     import uvloop
 
     from denizen.deployment.read_side import serve_projector
-    from denizen.http.server import configure_logs
+    from denizen.logs import configure_logs
 
     deployment = Deployment.load(data_directory(data))
     configure_logs()

@@ -36,7 +36,7 @@ def relay(
 
     from denizen.bus.process import serve_relays
     from denizen.deployment.control_access import map_source_of
-    from denizen.http.server import configure_logs
+    from denizen.logs import configure_logs
 
     deployment = Deployment.load(data_directory(data))
     bus = deployment.bus

@@ -53,7 +53,8 @@ class ControlProcess:
             self._move(self)
         command = [sys.executable, "-P", "-m", "denizen", "control", "--data", str(self._deployment.directory)]
         with open_log(self._deployment.logs / f"{self.name}.log") as log:
-            self._process = spawn([*command, "--node", str(self.node)], log=log)
+            # Killed with us, not asked: what it promised is on its disk, and the next start needs its ports.
+            self._process = spawn([*command, "--node", str(self.node)], log=log, at_our_death=signal.SIGKILL)
 
     def begin_stop(self) -> None:
         """Ask the process to hand its work on and end."""

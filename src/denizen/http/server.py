@@ -8,7 +8,6 @@ SIGTERM and SIGINT stop; a second one stops at once. One process is one loop; mo
 
 import asyncio
 import gc
-import logging
 import signal
 import socket
 import sys
@@ -39,6 +38,7 @@ from denizen.limits import connections_max, drain_s, gc_allocations, header_byte
 from denizen.operators.desk import Desk
 from denizen.operators.opening import desk_of
 from denizen.projections.control import Control
+from denizen.logs import configure_logs
 from denizen.projections.reading import ReadModels
 from denizen.service.gateway import Gateway as Engine
 from denizen.users.login_names import LoginNameKind
@@ -212,22 +212,6 @@ async def _finished(task: "asyncio.Task[None]") -> None:
         await asyncio.wait({task}, timeout=1.0)
     elif (error := task.exception()) is not None:
         _log.error("http_server_failed", exc_info=error)
-
-
-def configure_logs() -> None:
-    """Every log line is one JSON object on standard error, whoever writes it."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
 
 
 def _write_line(lines: bytes) -> None:
