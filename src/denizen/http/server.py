@@ -35,10 +35,10 @@ from denizen.http.passwords import PasswordPool
 from denizen.http.services import Services
 from denizen.http.views import encoded_change
 from denizen.limits import connections_max, drain_s, gc_allocations, header_bytes_max, header_read_ms
+from denizen.logs import configure_logs
 from denizen.operators.desk import Desk
 from denizen.operators.opening import desk_of
 from denizen.projections.control import Control
-from denizen.logs import configure_logs
 from denizen.projections.reading import ReadModels
 from denizen.service.gateway import Gateway as Engine
 from denizen.users.login_names import LoginNameKind
