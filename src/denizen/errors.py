@@ -51,6 +51,12 @@ class UserErased(DenizenError):
     code, status, title = "user_erased", 410, "User erased"
 
 
+class ErasureNotFound(DenizenError):
+    """The user was not erased, so that there is no certificate of it."""
+
+    code, status, title = "erasure_not_found", 404, "Not erased"
+
+
 class LoginNameTaken(DenizenError):
     """Another user has this login name; `facts` name its `kind`."""
 

@@ -212,7 +212,8 @@ class StatisticsDocument(Struct):
 class EventDocument(Struct):
     """What happened to a user: the event's `data`, who did it (`actor`) and in which request (`correlation_id`).
 
-    `data` never holds a password or its hash; `password_set` stands for it.
+    `data` never holds a password or its hash; `password_set` stands for it. Of a user who was erased it is
+    `{"erased": true}`.
     """
 
     version: Version

@@ -28,6 +28,10 @@ app.command(
 app.command("denizen.cli.users:app", name="users", help="Create, find and change users through the API.")
 app.command("denizen.cli.reading:changes_app", name="changes", help="Follow every change of every user.")
 app.command("denizen.cli.keys:app", name="keys", help="Create, list and revoke API keys.")
+app.command("denizen.cli.erasures:app", name="erasures", help="Users that were erased; certificates; scrubbing.")
+app.command(
+    "denizen.cli.keyring:app", name="keyring", help="The keys under which the users' keys lie: list, rotate, drop."
+)
 app.command("denizen.cli.import_:app", name="import", help="Import people from a file, while the service serves.")
 app.command("denizen.cli.export:app", name="export", help="Write all users to a file.")
 app.command("denizen.cli.verify:app", name="verify", help="Check that events, state and login names agree.")

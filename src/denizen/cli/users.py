@@ -168,6 +168,22 @@ def delete(
 
 
 @app.command
+def erase(
+    user_id: UserId,
+    /,
+    *,
+    yes: Annotated[bool, Parameter(negative="", help="Do not ask.")] = False,
+    connection: Connection = HERE,
+) -> None:
+    """Destroy a user's personal data for good, in its history too; print the certificate."""
+    from denizen.cli.erasures import print_certificate
+
+    if not yes and sys.stdin.isatty() and input(f"Erase {user_id} for good? [y/N] ").strip().lower() != "y":
+        raise BadConfiguration("nothing was erased")
+    print_certificate(connection, connection.run(lambda client: client.erase_user(user_id)))
+
+
+@app.command
 def history(
     user_id: UserId,
     /,

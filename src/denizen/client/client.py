@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 
+from denizen.api.erasures import CertificateDocument, ErasureDocument, ErasurePage
 from denizen.api.shapes import (
     CreatedKey,
     CreationResult,
@@ -128,6 +129,27 @@ class Client(Queries):
     ) -> WrittenUser:
         """Delete a user; its login names are free again, its history remains."""
         return await self._write("DELETE", _user(user_id), _why(reason), idempotency_key, if_version)
+
+    async def erase_user(self, user_id: UserRef) -> CertificateDocument:
+        """Destroy a user's personal data for good, in its history too; again: the certificate of then."""
+        call = Call("POST", f"{_user(user_id)}:erase")
+        return _decoded(await self._transport.send(call), CertificateDocument)
+
+    async def get_erasure(self, user_id: UserRef) -> CertificateDocument:
+        """The certificate of an erasure: what was destroyed, and when."""
+        path = f"/v1/erasures/{_quoted(str(user_id))}"
+        return _decoded(await self._transport.send(Call("GET", path)), CertificateDocument)
+
+    async def erasures(self, *, page: int = page_users_default) -> AsyncIterator[ErasureDocument]:
+        """The users that were erased, the newest first; `page` a request."""
+        query = {"limit": str(page)}
+        while True:
+            found = _decoded(await self._transport.send(Call("GET", "/v1/erasures", query=query)), ErasurePage)
+            for erasure in found.items:
+                yield erasure
+            if found.next_cursor is None:
+                return
+            query["cursor"] = found.next_cursor
 
     async def users(self, *, page: int = page_users_default) -> AsyncIterator[UserDocument]:
         """Every user, in the stable order of the deployment; `page` users a request."""

@@ -52,6 +52,18 @@ class UserDeleted(Problem):
     code, status, title = "user_deleted", 410, "User deleted"
 
 
+class UserErased(Problem):
+    """The user was erased: its personal data are destroyed, in its history too."""
+
+    code, status, title = "user_erased", 410, "User erased"
+
+
+class ErasureNotFound(Problem):
+    """The user was not erased, so that there is no certificate of it."""
+
+    code, status, title = "erasure_not_found", 404, "Not erased"
+
+
 class LoginNameTaken(Problem):
     """Another user has this login name; `facts["kind"]` says which."""
 

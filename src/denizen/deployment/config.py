@@ -246,8 +246,8 @@ def _check_bus(bus: BusSection, origins: Mapping[str, str]) -> None:
             known = False
         if not known:
             raise wrong("bus.servers", shown, "nats://user:password@host:port, or tls:// for an encrypted one", origins)
-    if not 0.1 <= bus.retention_h <= 24 * 365:
-        raise wrong("bus.retention_h", bus.retention_h, "hours from 0.1 to 8760", origins)
+    if not 0.001 <= bus.retention_h <= 24 * 365:
+        raise wrong("bus.retention_h", bus.retention_h, "hours from 0.001 to 8760", origins)
     if bus.retention_bytes < 16 * MIB:
         raise wrong("bus.retention_size", bus.retention_size, 'a size such as "512MB", at least 16MB', origins)
     if bus.replicas not in (1, 3, 5):

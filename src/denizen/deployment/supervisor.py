@@ -102,6 +102,7 @@ class Supervisor:
         lock = DirectoryLock(self.deployment.lock_path)
         lock.acquire()
         try:
+            self.deployment.use_keyring()  # nothing is started that could not be read
             with _OnSignals(self.request_stop):
                 await self._serve()
         finally:

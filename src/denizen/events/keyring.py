@@ -2,7 +2,7 @@
 
 Whatever erasing a user must destroy is stored *wrapped* (see sealing.py): sealed under one of a few wrapping keys, that
 lie in a file which no PostgreSQL server ever sees. The newest key wraps; the older ones only unwrap, until everything
-under them was wrapped anew and they are dropped (see service/rewrapping.py).
+under them was wrapped anew and they are dropped (see rewrapping.py).
 
     wrapped = id of the wrapping key (4 bytes) + AES-SIV (RFC 5297) of the secret, bound to the id of its stream
 

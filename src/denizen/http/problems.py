@@ -46,6 +46,8 @@ _REMEDIES: Final[Mapping[type[DenizenError], str]] = {
     errors.Refused: "Look at `reason` and `detail`, and at `/v1/rebalance` and `/v1/shards`.",
     errors.WrongStatus: "Get the user and look at its `status`.",
     errors.UserDeleted: "The user is gone for good; its history can still be read.",
+    errors.UserErased: "The user is gone for good, and so are its data; `/v1/erasures/{id}` has the certificate.",
+    errors.ErasureNotFound: "Check the id; list the erasures at `/v1/erasures`.",
     errors.VersionConflict: "Get the user again and repeat the change on its present version.",
     refusals.LengthRequired: "Send `Content-Length`.",
     refusals.BodyTooLarge: "Send less; large batches go in parts.",

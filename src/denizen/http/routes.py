@@ -1,7 +1,7 @@
 """The table of routes: the one place that says which there are.
 
 Routing, scopes, body limits, OpenAPI and docs/api.md are all made from it. What a route is, is in route.py; the routes
-of the read side are in read_side_routes.py, those for operators in operators_routes.py.
+of the read side are in read_side_routes.py, those for operators in operators_routes.py, erasures in erasure_routes.py.
 """
 
 from typing import Final
@@ -9,6 +9,7 @@ from typing import Final
 from denizen import errors
 from denizen.api import shapes
 from denizen.http import refusals
+from denizen.http.erasure_routes import ERASURES
 from denizen.http.handlers import batches, keys, login_names, system, users
 from denizen.http.operators_routes import OPERATORS_ROUTES
 from denizen.http.read_side_routes import POSITION, READ_SIDE, TEXT, TIME, limit
@@ -17,7 +18,7 @@ from denizen.http.route import ADMIN, METRICS, READ, WRITE, Problems, Query, Rou
 from denizen.limits import batch_body_bytes_max, page_events_max, page_users_max
 from denizen.projections.directory.search import SORTS
 
-_GONE: Final[Problems] = (errors.UserNotFound, errors.UserDeleted)
+_GONE: Final[Problems] = (errors.UserNotFound, errors.UserDeleted, errors.UserErased)
 _CHANGES: Final[Problems] = (*_GONE, errors.WrongStatus)
 _MERGE_PATCH: Final = "application/merge-patch+json"
 
@@ -176,4 +177,4 @@ _SYSTEM: Final = (
     ),
 )  # fmt: skip
 
-ROUTES: Final = (*_USERS, *_PASSWORDS_AND_NAMES, *_BATCHES, *READ_SIDE, *_KEYS, *OPERATORS_ROUTES, *_SYSTEM)
+ROUTES: Final = (*_USERS, *_PASSWORDS_AND_NAMES, *_BATCHES, *ERASURES, *READ_SIDE, *_KEYS, *OPERATORS_ROUTES, *_SYSTEM)

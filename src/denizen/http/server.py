@@ -131,6 +131,7 @@ async def listening(
     )
     services.control = None if reads is None else Control(reads.connect_args, engine.router)
     services.runs = runs
+    services.erasures, services.bus = engine.erasures, bus
     access_log = AccessLog(_write_line, metrics.log_lines_lost.inc) if log else None
     server = _http_server(Gateway(services, access_log), host, port)
     await services.passwords.start()

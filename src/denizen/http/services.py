@@ -2,6 +2,7 @@
 
 from msgspec import Struct, field
 
+from denizen.bus.settings import BusSettings
 from denizen.changes import Hub
 from denizen.deployment.replaying import Runs
 from denizen.http.feeds import Feeds
@@ -13,6 +14,7 @@ from denizen.operators.desk import Desk
 from denizen.projections.control import Control
 from denizen.projections.reading import ReadModels
 from denizen.service import UserService
+from denizen.service.erasures import Erasures
 from denizen.service.keys import KeyRing
 
 
@@ -35,5 +37,7 @@ class Services(Struct):
     feeds: Feeds = field(default_factory=Feeds)
     control: Control | None = None
     runs: Runs | None = None
+    erasures: Erasures | None = None
+    bus: BusSettings | None = None
     stopping: bool = False
     in_flight: int = 0

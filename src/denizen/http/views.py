@@ -12,6 +12,7 @@ from denizen.http.replies import Headers, encode_json
 from denizen.projections.projection import is_of_user
 from denizen.service import RecordedEvent, StoredUser, Written
 from denizen.service.keys import KeyInfo
+from denizen.users.events import DataErased
 
 
 def user_document(stored: StoredUser) -> UserDocument:
@@ -43,6 +44,8 @@ def encoded_change(recorded: RecordedEvent) -> bytes | None:
 def event_document(recorded: RecordedEvent) -> EventDocument:
     """The event as the API shows it: who and why, never a password's hash."""
     data: dict[str, Any] = to_builtins(recorded.event)
+    if isinstance(recorded.event, DataErased):
+        data = {"erased": True}
     if "password" in type(recorded.event).__struct_fields__:
         data["password_set"] = data.pop("password", None) is not None
     return EventDocument(

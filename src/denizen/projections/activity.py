@@ -1,6 +1,7 @@
 """Activity: who did what to whom, when. One row for each event of a user, without any personal data of theirs.
 
-`changes` names the fields that an event changed; their values are in the user's history alone.
+`changes` names the fields that an event changed; their values are in the user's history alone. Of a user who is erased,
+the names go too: attributes are named by applications.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from msgspec import UNSET, Struct
 from denizen.events.records import RecordedEvent
 from denizen.projections.projection import Output, Projection
 from denizen.projections.tables import Kind, Table
-from denizen.users.events import AttributesChanged, ProfileChanged, UserRegistered
+from denizen.users.events import AttributesChanged, ProfileChanged, UserErased, UserRegistered
 
 CHANGES_CHARS_MAX: Final = 500
 
@@ -46,6 +47,8 @@ def _changes(event: Any) -> str:
         names = [name for name in event.__struct_fields__ if getattr(event, name) is not UNSET]
     elif isinstance(event, UserRegistered):
         names = [name for name in event.__struct_fields__ if getattr(event, name)]
+    elif isinstance(event, UserErased):
+        names = []
     else:
         names = [name for name in event.__struct_fields__ if name != "reason"]
     return " ".join(names)[:CHANGES_CHARS_MAX]
@@ -56,6 +59,7 @@ TABLE: Final = Table(
     ActivityRow,
     kind=Kind.LOG,
     key=("user_id", "version"),
+    personal=("changes",),
     indexes=("(at, user_id, version)", "(actor, at, user_id, version)"),
 )
 ACTIVITY: Final = Projection("activity", fold, outputs=[TABLE])

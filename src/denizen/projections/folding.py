@@ -13,6 +13,7 @@ from msgspec import Struct, field
 from denizen.events.records import RecordedEvent
 from denizen.projections.projection import Derived, Output, Projection, Row, is_of_user
 from denizen.projections.tables import Kind, Table
+from denizen.users.events import UserErased
 
 Streams = dict[UUID, list[RecordedEvent]]
 
@@ -33,6 +34,7 @@ class Changes(Struct):
 
     writes: dict[Table, list[Row]] = field(default_factory=_lists)
     deletes: dict[Table, list[Row]] = field(default_factory=_lists)
+    clears: dict[Table, list[UUID]] = field(default_factory=dict)  # users that were erased, by table
     poison: list[Poison] = field(default_factory=list)
 
 
@@ -68,6 +70,7 @@ class Folder:
             output = Output()
             try:
                 self._take(before, fold(user_id, before, events, output), output)
+                self._clear(user_id, events)
             except Exception:  # noqa: BLE001 - whatever a fold raises is about its stream
                 self._take_singly(user_id, before, events)
 
@@ -96,9 +99,17 @@ class Folder:
             else:
                 _add(self._counts.setdefault(table, {}), table, row)
 
+    def _clear(self, user_id: UUID, events: list[RecordedEvent]) -> None:
+        """What was remembered of single events of a user is emptied when the user is erased."""
+        if type(events[-1].event) is UserErased:
+            for table in self._projection.outputs:
+                if table.personal:
+                    self._changes.clears.setdefault(table, []).append(user_id)
+
     def _take_singly(self, user_id: UUID, row: Any, events: list[RecordedEvent]) -> None:
         """Fold event by event, up to the one that fails."""
         before, kept = row, Output()
+        self._clear(user_id, events)
         for event in events:
             output = Output()
             try:

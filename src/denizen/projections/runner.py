@@ -73,8 +73,8 @@ class Runner:
         changes = fold_streams(self.projection, streams, current)
         poison = changes.poison
         try:
-            if poison:
-                await self._with_poison(ends, changes)
+            if poison or changes.clears:
+                await self._in_steps(ends, changes)
             else:
                 await self._at_once(ends, changes)
         except _REFUSED:
@@ -127,7 +127,7 @@ class Runner:
                 raise self._fenced() from error
             raise
 
-    async def _with_poison(self, ends: dict[Bucket, int], changes: Changes) -> None:
+    async def _in_steps(self, ends: dict[Bucket, int], changes: Changes) -> None:
         async with self._connection.transaction():
             await self._advance(ends)
             await write_changes(self._connection, self.version, changes)

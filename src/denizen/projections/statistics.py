@@ -16,6 +16,7 @@ from denizen.projections.projection import Output, Projection
 from denizen.projections.tables import Kind, Table
 from denizen.users.events import (
     AttributesChanged,
+    DataErased,
     ProfileChanged,
     UserDeleted,
     UserErased,
@@ -71,7 +72,7 @@ def fold(user_id: UUID, row: CountedUser | None, events: Sequence[RecordedEvent]
 def _step(user_id: UUID, row: CountedUser | None, event: Any) -> CountedUser | None:
     if isinstance(event, UserRegistered):
         return CountedUser(user_id, Status.ACTIVE.word, event.country or "", _plan(event.attributes))
-    if row is None or isinstance(event, (UserDeleted, UserErased)):
+    if row is None or isinstance(event, (UserDeleted, UserErased, DataErased)):
         return None
     if isinstance(event, ProfileChanged) and event.country is not UNSET:
         return row._replace(country=event.country or "")
@@ -96,8 +97,8 @@ def _count(row: CountedUser | None, users: int, output: Output) -> None:
 
 
 def _hour(recorded: RecordedEvent) -> HourCount:
-    event = recorded.event
-    sign_up, deleted, erased = (isinstance(event, kind) for kind in (UserRegistered, UserDeleted, UserErased))
+    kinds = (UserRegistered, UserDeleted, UserErased)  # by name: an event whose data are destroyed still happened
+    sign_up, deleted, erased = (recorded.type == kind.__name__ for kind in kinds)
     changed = not (sign_up or deleted or erased)
     hour = recorded.recorded_at.replace(minute=0, second=0, microsecond=0)
     return HourCount(hour, int(sign_up), int(changed), int(deleted), int(erased))

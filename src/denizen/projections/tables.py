@@ -59,7 +59,8 @@ class Table:
     """A table of a projection. `row` is a `typing.NamedTuple`; its first field is the user's id, but in COUNT tables.
 
     `key` names the fields of the primary key; all other fields of a COUNT table are numbers. `indexes` are what
-    follows ON TABLE in CREATE INDEX, such as "(plan, user_id)". Raises `BadConfiguration` for what cannot be a table.
+    follows ON TABLE in CREATE INDEX, such as "(plan, user_id)". `personal` are texts of a LOG that become empty in all
+    rows of a user who is erased. Raises `BadConfiguration` for what cannot be a table.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Table:
         kind: Kind = Kind.STATE,
         key: Sequence[str] = ("user_id",),
         indexes: Sequence[str] = (),
+        personal: Sequence[str] = (),
     ) -> None:
         self.name, self.row, self.kind, self.key, self.indexes = name, row, kind, tuple(key), tuple(indexes)
         if not _NAME.fullmatch(name):
@@ -78,6 +80,9 @@ class Table:
         self.names = tuple(column.name for column in self.columns)
         if not set(self.key) <= set(self.names):
             raise BadConfiguration(f"projections: the key of {name} names fields that it does not have")
+        self.personal = tuple(personal)
+        if not set(self.personal) <= {column.name for column in self.columns if column.type == "text"}:
+            raise BadConfiguration(f"projections: what is personal in {name} must be texts")
         self.numbers = tuple(field for field in self.names if field not in self.key)
 
     def __repr__(self) -> str:
@@ -165,6 +170,11 @@ class Table:
         arrays = ", ".join(f"${number}::{types_[name]}[]" for number, name in enumerate(self.key, first))
         same = " and ".join(f"t.{name} = gone.{name}" for name in self.key)
         return f"delete from {SCHEMA}.{self.at(version)} t using unnest({arrays}) as gone ({', '.join(self.key)}) where {same}"  # noqa: S608, E501
+
+    def clear(self, version: int) -> str:
+        """Empty what is personal in the rows of these users."""
+        empty = ", ".join(f"{name} = ''" for name in self.personal)
+        return f"update {SCHEMA}.{self.at(version)} set {empty} where {self.names[0]} = any ($1::uuid[])"  # noqa: S608
 
     def key_of(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
         """The key of a row."""

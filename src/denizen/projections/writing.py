@@ -46,6 +46,8 @@ async def write_changes(connection: asyncpg.Connection, version: int, changes: C
     for table, rows in changes.writes.items():
         if rows:
             await connection.execute(table.write(version), *columns(rows))
+    for table, users in changes.clears.items():
+        await connection.execute(table.clear(version), users)
 
 
 def columns(rows: Sequence[Row]) -> Iterable[tuple[Any, ...]]:

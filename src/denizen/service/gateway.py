@@ -8,6 +8,7 @@ from denizen.bus.hints import Hinter
 from denizen.bus.settings import BusSettings
 from denizen.events.store import ShardStore
 from denizen.events.stores import Places, ShardStores
+from denizen.service.erasures import Erasures
 from denizen.service.keys import KeyRing
 from denizen.service.login_names import LoginNames
 from denizen.service.router import Router
@@ -43,9 +44,10 @@ class Gateway:
 
         self.router = Router(source, ShardStores(shards, open_store), hash_seed)
         self.names = LoginNames(self.router, kinds)
-        self.sweeper = Sweeper(self.router, self.names, sweep_grace_s)
         self.keys = KeyRing(self.router.stores)
         self.users = UserService(self.router, self.names, kinds)
+        self.erasures = Erasures(self.router, self.names, self.users)
+        self.sweeper = Sweeper(self.router, self.names, sweep_grace_s, self.erasures)
         self.kinds = kinds
 
     async def start(self) -> None:

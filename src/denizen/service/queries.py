@@ -30,12 +30,16 @@ class UserQueries:
         self._router = router
         self._kinds = kinds
 
-    async def get(self, user_id: UUID) -> StoredUser:
-        """The user as it is now. `UserNotFound`, `UserDeleted`, `UserErased`."""
-        identifier = UserId(user_id)
-        stored = await current_user(self._router, identifier)
+    async def get_gone_or_not(self, user_id: UUID) -> StoredUser:
+        """The user as it is now, deleted, erased or not. `UserNotFound` if there never was one."""
+        stored = await current_user(self._router, UserId(user_id))
         if stored is None:
             raise UserNotFound("no user has this id", id=str(user_id))
+        return stored
+
+    async def get(self, user_id: UUID) -> StoredUser:
+        """The user as it is now. `UserNotFound`, `UserDeleted`, `UserErased`."""
+        stored = await self.get_gone_or_not(user_id)
         if stored.user.status is Status.ERASED:
             raise _erased(stored)
         if stored.user.status is Status.DELETED:

@@ -1,4 +1,5 @@
-"""The sweeper: finishes or undoes changes of login names that stopped half-way, and forgets what is too old to matter.
+"""The sweeper: finishes or undoes what stopped half-way, changes of login names and erasures, and forgets what is too
+old to matter.
 
 Every gateway runs one. They do not coordinate: each step compares what it expects, so that doing it twice is harmless.
 """
@@ -11,6 +12,7 @@ import structlog
 from denizen import limits
 from denizen.errors import DenizenError
 from denizen.events.store import ShardStore
+from denizen.service.erasures import Erasures
 from denizen.service.login_names import LoginNames
 from denizen.service.router import Router
 from denizen.users.login_names import LoginName, LoginNameKind
@@ -36,7 +38,14 @@ _FORGET = (
 class Sweeper:
     """Sweeps every shard once an interval until it is stopped."""
 
-    def __init__(self, router: Router, names: LoginNames, grace_s: float = limits.sweep_grace_s) -> None:
+    def __init__(
+        self,
+        router: Router,
+        names: LoginNames,
+        grace_s: float = limits.sweep_grace_s,
+        erasures: Erasures | None = None,
+    ) -> None:
+        self._erasures = erasures
         self._router = router
         self._names = names
         self._grace_s = grace_s
@@ -86,6 +95,8 @@ class Sweeper:
             await asyncio.sleep(limits.sweep_interval_s)
             try:
                 await self.sweep()
+                if self._erasures is not None:
+                    await self._erasures.sweep()
                 if rounds % limits.forget_every_sweeps == 0:
                     await self.forget()
             except Exception:  # noqa: BLE001 - whatever it was, the next sweep must come

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
+from msgspec.structs import replace
 
 from denizen import limits
 from denizen.errors import (
@@ -116,6 +117,19 @@ class UserService(UserQueries):
         """Replace the password's hash; None: no password any more."""
         return await self._command(user_id, lambda user: decide.set_password(user, password_hash), if_version, context)
 
+    async def erase(self, user_id: UUID, *, context: Context) -> Written:
+        """Destroy a user's personal data for good, in its history too; deleted or not. Doing it again changes nothing.
+
+        When this returns, nothing of the user can be read on its shard; login names in other buckets follow at once
+        (see erasures.py). It needs no idempotency key, and no version: an erasure is never out of date.
+        """
+        context = replace(context, idempotency_key=None, fingerprint=None)
+
+        def decision(user: User) -> Sequence[UserEvent]:
+            return decide.erase(user, len(login_names(user, self._kinds)))
+
+        return await self._decide_and_append(UserId(user_id), decision, None, context, even_gone=True)
+
     # The steps they share
 
     def _newcomer(self, registration: Registration) -> _Newcomer:
@@ -162,10 +176,10 @@ class UserService(UserQueries):
         )
 
     async def _decide_and_append(
-        self, user_id: UserId, decision: Decide, if_version: int | None, context: Context
+        self, user_id: UserId, decision: Decide, if_version: int | None, context: Context, *, even_gone: bool = False
     ) -> Written:
         for attempt in range(limits.optimistic_attempts_max):
-            stored = await self.get(user_id)
+            stored = await (self.get_gone_or_not(user_id) if even_gone else self.get(user_id))
             if if_version is not None and stored.version != if_version:
                 raise _conflict(if_version, stored.version)
             try:

@@ -23,9 +23,9 @@ from denizen.projections.folding import Poison, by_stream, fold_streams
 from denizen.projections.projection import Projection, Row
 from denizen.projections.tables import Kind, Table
 from denizen.sharding.ids import BUCKETS, Bucket, Position, Sequence, UserId, bucket_of, mint_user_id
-from denizen.users.events import UserEvent, UserRegistered
+from denizen.users.events import DataErased, UserEvent, UserRegistered
 
-_SCHEMAS = {each.struct: each.schema for each in EVENT_TYPES}
+_SCHEMAS = {each.struct: each.schema for each in EVENT_TYPES} | {DataErased: 1}
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -114,6 +114,11 @@ class MemoryModel:
                 self._tables[table].pop(key, None)
         for table, rows in changes.writes.items():
             self._write(table, rows)
+        for table, users in changes.clears.items():
+            empty = dict.fromkeys(table.personal, "")
+            for key, row in self._tables[table].items():
+                if row[0] in users:
+                    self._tables[table][key] = row._replace(**empty)  # type: ignore[attr-defined]
         self.poison.update({each.event.stream: each for each in changes.poison})
 
     def _write(self, table: Table, rows: list[Row]) -> None:

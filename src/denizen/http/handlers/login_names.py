@@ -6,7 +6,7 @@ from uuid import UUID
 import structlog
 
 from denizen.api.shapes import NewPassword, PasswordGuess, PasswordVerdict
-from denizen.errors import DenizenError, UserDeleted, UserNotFound
+from denizen.errors import DenizenError, UserDeleted, UserErased, UserNotFound
 from denizen.http.handlers.users import user_reply
 from denizen.http.refusals import RouteNotFound
 from denizen.http.replies import Reply, json_reply
@@ -89,7 +89,7 @@ async def _verify(services: Services, request: Request, search: Awaitable[Stored
     stored: StoredUser | None
     try:
         stored = await search
-    except (UserNotFound, UserDeleted):
+    except (UserNotFound, UserDeleted, UserErased):
         stored = None
     verdict = await services.passwords.verify(stored.user.password if stored else None, password)
     if stored is None or not verdict.ok:

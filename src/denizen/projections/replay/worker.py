@@ -120,5 +120,6 @@ async def _write(connection: asyncpg.Connection, version: int, changes: Changes)
             await connection.copy_records_to_table(
                 table.at(version), schema_name=SCHEMA, columns=table.names, records=new
             )
+    counted.clears = changes.clears
     await write_changes(connection, version, counted)
     return rows

@@ -1,0 +1,18 @@
+"""Whether every read model has come to a position."""
+
+from typing import Final
+
+import asyncpg
+
+from denizen.sharding.ids import Position
+
+_ALL: Final = """
+    select coalesce(bool_and(c.sequence >= $2), false)
+    from denizen_read.projections v join denizen_read.checkpoints c using (projection, version)
+    where c.bucket = $1
+"""
+
+
+async def all_have(connection: asyncpg.Connection, position: Position) -> bool:
+    """Whether every version of every projection, live or not, has applied this position."""
+    return bool(await connection.fetchval(_ALL, position.bucket, int(position.sequence)))
