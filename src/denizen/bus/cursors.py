@@ -39,6 +39,8 @@ class Cursors:
     def see(self, heads: Mapping[Bucket, int]) -> None:
         """Take what the shard says of all its buckets."""
         for bucket, head in heads.items():
+            if self._heads.get(bucket) == head:
+                continue  # most are as they were
             published = self._published.setdefault(bucket, max(0, head - self._restart_events))
             known = self._heads[bucket] = max(head, self._heads.get(bucket, 0))  # a hint may have come meanwhile
             if published < known:

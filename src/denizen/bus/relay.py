@@ -3,7 +3,8 @@
     take the shard's lock → open an outlet where the stream is → again and again: read what is new, publish it
 
 It looks when a gateway hints that something was committed, and at every bucket twice a second whether or not anybody
-hinted. From one read to the next some milliseconds pass at least, so that one message carries what many commits wrote.
+hinted. From one read to the next some milliseconds pass at least, so that one message carries what many commits wrote;
+and it rests for as long as it worked, so that on a busy machine it does more at a time, for less.
 What goes wrong, with PostgreSQL or with the bus, ends in a new beginning; nothing that it holds in memory is needed.
 
 Caller's duties: `run` until it is no longer wanted, then end that task with `tasks.end_tasks`; pass hints to `hear`.
@@ -114,7 +115,9 @@ class Relay:
                 await outlet.tell_heads(self._cursors)
             events = await self._publish_some(source, outlet, self._cursors)
             bus.check()
-            await asyncio.sleep(began + pause_after(events) - loop.time())
+            ended = loop.time()
+            rest = min(ended - began, limits.bus_relay_pause_max_s) if events < limits.bus_batch_events_max else 0.0
+            await asyncio.sleep(max(rest, began + pause_after(events) - ended))
             await self._until(look_at)
 
     async def _publish_some(self, source: Source, outlet: Outlet, cursors: Cursors) -> int:

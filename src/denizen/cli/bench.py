@@ -86,7 +86,7 @@ def cqrs(
         tuple[Literal["replay", "search", "lag", "burden", "wiped"], ...],
         Parameter(help="Which parts to run.", consume_multiple=True),
     ] = ("replay", "search", "lag", "burden", "wiped"),
-    events: Annotated[int, Parameter(help="Events to replay.", validator=Number(gte=10_000))] = 1_000_000,
+    events: Annotated[int, Parameter(help="Events to replay.", validator=Number(gte=10_000))] = 1_500_000,
     users: Annotated[int, Parameter(help="Users to search.", validator=Number(gte=1_000))] = 1_000_000,
     seconds: Annotated[float, Parameter(help="How long loads last.", validator=Number(gte=4))] = 10.0,
     rounds: Runs = 3,

@@ -4,6 +4,7 @@ They come after the shards and never before them: a deployment whose event plane
 to reach the bus is written to `secrets/bus.json`, where every other process of the deployment reads it.
 """
 
+import os
 import signal
 import subprocess
 import sys
@@ -66,6 +67,7 @@ class BackgroundProcess:
         command = [sys.executable, "-P", "-m", "denizen", self.name, "--data", str(self._deployment.directory)]
         with open_log(self._deployment.logs / f"{self.name}.log") as log:
             self._process = spawn(command, log=log)
+        os.setpriority(os.PRIO_PROCESS, self._process.pid, limits.event_plane_niceness)
 
     async def stop(self) -> None:
         """Ask the process to end; kill it when the time for that is over."""

@@ -74,6 +74,7 @@ class Plant:
             behind = 0
             for name in PROJECTIONS:
                 known = await registry.checkpoints(reads, name, 1)
+                behind += not known  # the projector has not begun
                 behind += sum(head - known.get(bucket, 0) for bucket, head in heads.items())  # type: ignore[call-overload]
             return behind
         finally:

@@ -7,11 +7,13 @@ the work is also given in processor time of everything that took part: what free
 """
 
 import asyncio
+import multiprocessing
 import os
 import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
 from uuid import UUID
 
 import asyncpg
@@ -21,10 +23,12 @@ from rich.console import Console
 from denizen.bench.cqrs import library
 from denizen.bench.cqrs.plant import Plant
 from denizen.bench.report import Figure
+from denizen.deployment.layout import Deployment
 from denizen.events.records import RecordedEvent
 from denizen.events.scanning import copy_buckets, histories
 from denizen.events.store import connect
 from denizen.sharding.bucket_map import read_map
+from denizen.sharding.ids import ShardId
 from denizen.testing.events import fill_shard
 
 BAR = 100_000
@@ -44,7 +48,7 @@ def measure(plant: Plant, events: int, console: Console) -> list[Figure]:
     """Fill the shards, replay twice, let the rival replay a part of the same events."""
     for name in PAUSED:
         denizen(plant, "projections", "pause", name)
-    filled = asyncio.run(_fill(plant, events))
+    filled = fill(plant, events)
     console.print(f"{filled:,} events in the shards; a first replay makes the version to compare with")
     denizen(plant, "replay", "run", "directory")
     denizen(plant, "replay", "promote", "directory", "--unverified")
@@ -75,19 +79,28 @@ def _replay(plant: Plant) -> Took:
     return Took(ended - began, ended - loaded, _processor_seconds(plant) - before)
 
 
-async def _fill(plant: Plant, events: int) -> int:
-    deployment = plant.running.deployment
+def fill(plant: Plant, events: int) -> int:
+    """Write so many events into the shards, a process for each; how many there are."""
+    shards = list(plant.running.deployment.shards)
+    tasks = [(plant.running.data, shard, events // len(shards), number) for number, shard in enumerate(shards)]
+    with multiprocessing.get_context("spawn").Pool(len(tasks)) as pool:
+        return sum(pool.starmap(_fill_shard, tasks))
+
+
+def _fill_shard(data: Path, shard: ShardId, events: int, seed: int) -> int:
+    deployment = Deployment.load(data)
     deployment.use_keyring()
-    bucket_map = read_map(deployment.map_path)
-    shards = list(deployment.shards.values())
-    filled = 0
-    for number, shard in enumerate(shards):
-        connection = await connect(shard.connect_args)
-        await fill_shard(connection, bucket_map.buckets_of(shard.id), events // len(shards), seed=number)
+    buckets = read_map(deployment.map_path).buckets_of(shard)
+
+    async def write() -> int:
+        connection = await connect(deployment.shards[shard].connect_args)
+        await fill_shard(connection, buckets, events, seed=seed)
         await connection.execute("analyze denizen.events")
-        filled += await connection.fetchval("select sum(head)::bigint from denizen.buckets")
+        filled: int = await connection.fetchval("select sum(head)::bigint from denizen.buckets")
         await connection.close()
-    return filled
+        return filled
+
+    return asyncio.run(write())
 
 
 async def _rival(plant: Plant) -> tuple[float, float]:

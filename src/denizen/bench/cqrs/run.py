@@ -29,7 +29,7 @@ PARTS = ("replay", "search", "lag", "burden", "wiped")
 class Plan(Struct, frozen=True):
     """How much of each."""
 
-    events: int = 1_000_000
+    events: int = 1_500_000
     users: int = 1_000_000
     seconds: float = 10.0
     rounds: int = 3

@@ -121,7 +121,9 @@ def attribute_term(name: str, value: Any) -> str | None:
     """The term of an attribute; None for what is not searched: lists, objects, texts that are long or of many lines."""
     if type(value) is str:
         text = value
-    elif isinstance(value, (bool, int, float)):
+    elif value is True or value is False:
+        text = "true" if value else "false"
+    elif isinstance(value, (int, float)):
         text = msgspec.json.encode(value).decode()
     else:
         return None

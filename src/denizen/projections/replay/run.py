@@ -58,9 +58,16 @@ async def finish_loading(connect_args: Mapping[str, Any], projection: Projection
 
 async def _make_indexes(connect_args: Mapping[str, Any], projection: Projection, version: int) -> None:
     statements = [statement for table in projection.tables for statement in table.create_indexes(version)]
-    statements.sort(key=lambda statement: "_key on" not in statement)  # the large ones first
+    # The large ones first, so that the last ones end together.
+    statements.sort(key=lambda statement: ("using gin" not in statement, "_key on" not in statement))
+    await _side_by_side(connect_args, statements)
+    await _side_by_side(connect_args, [f"analyze {SCHEMA}.{table.at(version)}" for table in projection.tables])
 
-    async def make() -> None:
+
+async def _side_by_side(connect_args: Mapping[str, Any], statements: list[str]) -> None:
+    """Run these statements over a few connections."""
+
+    async def run() -> None:
         connection = await connect_bulk(connect_args)
         try:
             while statements:
@@ -69,14 +76,8 @@ async def _make_indexes(connect_args: Mapping[str, Any], projection: Projection,
             connection.terminate()
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(INDEXERS):
-            group.create_task(make())
-    connection = await connect_bulk(connect_args)
-    try:
-        for table in projection.tables:
-            await connection.execute(f"analyze {SCHEMA}.{table.at(version)}")
-    finally:
-        connection.terminate()
+        for _ in range(min(INDEXERS, len(statements))):
+            group.create_task(run())
 
 
 async def promote(connection: asyncpg.Connection, projection: Projection, version: int) -> Version:

@@ -38,6 +38,7 @@ _UNBOUNDED: Final = {
     "enable_mergejoin": "on",
     "plan_cache_mode": "auto",
     "maintenance_work_mem": "256MB",
+    "max_parallel_maintenance_workers": "0",  # indexes are made side by side
     "work_mem": "64MB",
 }
 
