@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+import asyncpg
 import structlog
 from msgspec import structs
 
@@ -24,9 +25,11 @@ from denizen.control.state import ControlState, Shard, ShardStatus
 from denizen.deployment.birth import prepare_shard
 from denizen.deployment.layout import Deployment, ShardRecord
 from denizen.errors import BadDeployment, DenizenError, Refused
+from denizen.events.places import read_served
+from denizen.events.store import connect
 from denizen.service.key_copies import copy_keys
 from denizen.sharding.bucket_map import BucketMap, read_map, write_map
-from denizen.sharding.ids import ShardId
+from denizen.sharding.ids import BUCKETS, Bucket, Epoch, ShardId
 
 _log = structlog.get_logger()
 
@@ -60,7 +63,7 @@ class Agent:
         state = await self._client.state(linearizable=True)
         if state.deployment is None:
             shards = {ShardId(shard.id): shard.dsn for shard in self._deployment.present if not shard.joining}
-            known = read_map(self._deployment.map_path)
+            known = await self._map_of_now(list(shards))
             await self._propose(Founded(at_ms=now_ms(), deployment=self._deployment.id, map=known, shards=shards))
         elif state.deployment != self._deployment.id:
             raise BadDeployment(f"the control plane in {self._deployment.directory} is of another deployment")
@@ -78,7 +81,7 @@ class Agent:
                 await self._carry_out(state)
                 self._told.clear()
                 await asyncio.sleep(limits.agent_pause_s)
-            except (DenizenError, OSError) as error:
+            except (DenizenError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 self._complain(str(error))
                 revision = 0  # nothing new need come before the next attempt
                 await asyncio.sleep(limits.agent_retry_s)
@@ -91,7 +94,7 @@ class Agent:
         for shard in state.shards.values():
             try:
                 await self._see_to(shard, state.map)
-            except (DenizenError, OSError) as error:
+            except (DenizenError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 problems.append(str(error))
         if problems:
             raise BadDeployment("; ".join(problems))
@@ -145,6 +148,28 @@ class Agent:
         self._tell(f"shard {shard.id} is removed{kept}")
 
     # Inside
+
+    async def _map_of_now(self, present: list[ShardId]) -> BucketMap:
+        """The cached map; at a birth it is the first one. Later, a control plane was lost: what shards say is newer."""
+        known = read_map(self._deployment.map_path)
+        if not self._deployment.record.born:
+            return known
+        served: dict[Bucket, tuple[ShardId, Epoch]] = {}
+        for shard in present:
+            connection = await connect(self._deployment.shards[shard].connect_args)
+            try:
+                for bucket, epoch in (await read_served(connection, 0, BUCKETS - 1)).items():
+                    if bucket not in served or epoch > served[bucket][1]:
+                        served[bucket] = (shard, epoch)
+            finally:
+                await connection.close()
+        lost = [bucket for bucket in range(BUCKETS) if bucket not in served]
+        if lost:
+            raise BadDeployment(f"no shard serves bucket {lost[0]}: restore the shard that has it, or `control/`")
+        owners = tuple(present.index(served[Bucket(bucket)][0]) for bucket in range(BUCKETS))
+        epochs = tuple(int(served[Bucket(bucket)][1]) for bucket in range(BUCKETS))
+        same = (known.shards, known.owners, known.epochs) == (tuple(present), owners, epochs)
+        return known if same else BucketMap(known.version + 1, tuple(present), owners, epochs)
 
     def _settle(self, shard: Shard) -> None:
         """From now on, missing data of this shard are a loss."""

@@ -111,7 +111,7 @@ create table denizen.cancelled_commands (
     primary key (bucket, command_id)
 );
 
--- The API keys of the deployment, kept on its first shard. The secret is stored only as a hash.
+-- The API keys of the deployment: every shard keeps all of them. The secret is stored only as a hash.
 create table denizen.api_keys (
     id          text        primary key,
     name        text        not null,
