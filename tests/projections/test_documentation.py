@@ -20,3 +20,11 @@ def test_the_page_lists_every_read_model_and_its_tables() -> None:
     for projection in SHIPPED:
         (row,) = [line for line in PAGE.splitlines() if line.startswith(f"| {projection.name} |")]
         assert re.findall(r"`(\w+)`", row) == [table.name for table in projection.tables]
+
+
+def test_every_fault_is_held_by_a_test_that_exists() -> None:
+    root = Path(__file__).parents[2]
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE)
+    assert len(named) > 25
+    for path, test in named:
+        assert re.search(rf"def {test}\(", (root / path).read_text()), f"{path}::{test}"
