@@ -1,4 +1,5 @@
-"""What the executor needs of the world: two servers' hands (`Mover`), a word in the log (`Control`), and measures.
+"""What the executor needs of the world: two servers' hands (`Mover`), a word in the log (`Control`), a clock; and what
+the planner needs to know of the buckets.
 
 Each port says what it guarantees; the simulation implements them over a model, the product over PostgreSQL and Raft.
 """
@@ -106,10 +107,3 @@ class Measured(Struct, frozen=True):
 
     buckets: Mapping[Bucket, BucketMeasures]
     degraded: Mapping[ShardId, str] = {}
-
-
-class Measures(Protocol):
-    """Where the planner's figures come from."""
-
-    async def measure(self, state: ControlState) -> Measured:
-        """Measure all buckets, each on the shard that owns it. A bucket without users may be left out."""
