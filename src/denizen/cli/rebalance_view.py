@@ -107,6 +107,7 @@ class _Watcher:
                 self.problem = error.detail
                 await asyncio.sleep(view_refresh_s)
             self._changed.set()
+            await asyncio.sleep(view_refresh_s / 4)  # there may be a hundred changes a second
 
     async def wait(self, seconds: float) -> None:
         """Return when something changed, at the latest after so long; drawn no more often than people can see."""
