@@ -2,10 +2,15 @@
 
 import asyncio
 
+import asyncpg
 import pytest
 
 from denizen.errors import Invalid
+from denizen.events.store import ShardStore
+from denizen.events.stores import ShardStores
 from denizen.service.gateway import Gateway
+from denizen.service.keys import KeyRing
+from denizen.sharding.ids import ShardId
 
 from .worlds import World
 
@@ -86,6 +91,64 @@ async def test_a_new_key_is_known_at_once_whatever_is_loaded_meanwhile(gateway: 
             await asyncio.sleep(0.001)
     await loading
     assert len(await gateway.keys.list()) == 10
+
+
+async def test_every_shard_has_every_key_and_gets_again_what_it_lacks(gateway: Gateway) -> None:
+    stores = list(gateway.router.stores.values())
+    assert len(stores) > 1
+    info, token = await gateway.keys.create("a", ["admin"])
+    other, _ = await gateway.keys.create("b", ["admin"])
+    for store in stores:
+        assert {row["id"] for row in await ids(store)} == {info.id, other.id}
+    await stores[0].read(lambda connection: connection.execute("delete from denizen.api_keys"))
+    await stores[1].read(lambda connection: connection.execute("delete from denizen.api_keys where name = 'b'"))
+    assert {key.id for key in await gateway.keys.list()} >= {info.id}
+    for store in stores:
+        assert info.id in {row["id"] for row in await ids(store)}
+    assert gateway.keys.check(token) is not None
+
+
+async def test_a_revocation_that_one_shard_has_is_everywhere(gateway: Gateway) -> None:
+    info, token = await gateway.keys.create("a", ["admin"])
+    stores = list(gateway.router.stores.values())
+    revoke = "update denizen.api_keys set revoked_at = clock_timestamp()"
+    await stores[1].read(lambda connection: connection.execute(revoke))
+    assert [key.revoked_at is None for key in await gateway.keys.list()] == [False]
+    assert gateway.keys.check(token) is None
+    for store in stores:
+        assert [row["revoked_at"] is None for row in await ids(store)] == [False]
+    assert (await gateway.keys.list())[0].id == info.id
+
+
+async def test_keys_are_known_and_made_while_a_shard_is_away(world: World) -> None:
+    async with world.gateway() as gateway:
+        _, token = await gateway.keys.create("a", ["admin"])
+    shards = dict(zip((ShardId("s1"), ShardId("s2")), (each.connect_args for each in world.databases), strict=True))
+    nowhere = shards | {ShardId("s1"): shards[ShardId("s1")] | {"host": "127.0.0.1", "port": 1}}
+    async with ShardStores(nowhere) as stores:
+        await stores.open(nowhere)
+        ring = KeyRing(stores)
+        await ring.start()
+        assert ring.check(token) is not None
+        _, later = await ring.create("b", ["admin"])
+        await ring.stop()
+    async with ShardStores({ShardId("s1"): shards[ShardId("s1")]}) as stores:
+        await stores.open(shards)
+        ring = KeyRing(stores)
+        await ring.start()
+        assert ring.check(later) is None  # it was away
+        await ring.stop()
+    async with world.gateway() as gateway:
+        assert gateway.keys.check(later) is not None
+        for store in gateway.router.stores.values():
+            assert len(await ids(store)) == 2
+
+
+async def ids(store: ShardStore) -> "list[asyncpg.Record]":
+    rows: list[asyncpg.Record] = await store.read(
+        lambda connection: connection.fetch("select id, revoked_at from denizen.api_keys order by id")
+    )
+    return rows
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,6 @@ Answer = TypeVar("Answer")
 _log = structlog.get_logger()
 
 SCOPES: Final = ("users:read", "users:write", "metrics:read", "admin")
-_COUNT: Final = "select count(*) from denizen.api_keys where revoked_at is null"
 _FORGET_REVOKED: Final = """delete from denizen.api_keys where id in (
     select id from denizen.api_keys where revoked_at is not null order by revoked_at desc offset $1)"""
 
@@ -74,20 +73,18 @@ class KeyRing:
         token = f"dk_{identifier}_{secrets.token_urlsafe(32)}"
         row = KeyRow(identifier, name, _hash(token), tuple(sorted(set(scopes))), rate_per_s, datetime.now(UTC))
 
-        async def ask(connection: asyncpg.Connection) -> bool:
+        async def ask(connection: asyncpg.Connection) -> None:
             async with connection.transaction():
-                await connection.execute("lock table denizen.api_keys in share row exclusive mode")
                 await connection.execute(_FORGET_REVOKED, limits.api_keys_max)
-                if await connection.fetchval(_COUNT) >= limits.api_keys_max:
-                    return False
                 await write_keys(connection, [row])
-                return True
 
+        await self._load()
         async with self._loading:
-            if not all((await self._everywhere(ask)).values()):
+            if sum(known.revoked_at is None for known in self._known.values()) >= limits.api_keys_max:
                 raise Invalid(
                     f"there are {limits.api_keys_max} keys already: the most a deployment keeps", rule="too_many"
                 )
+            await self._everywhere(ask)
             self._know(self._known | {identifier: row})
         return _info(row), token
 
