@@ -23,6 +23,7 @@ from rich.table import Table
 
 from denizen.bench.people import people
 from denizen.demo.growing import clean_servers, grow
+from denizen.demo.reading import Broken, read_side
 from denizen.testing.deployment import RunningDeployment, throwaway_deployment
 from denizen.testing.ledger import Ledger
 
@@ -52,6 +53,7 @@ class Tour:
             await self._race(session)
         await self._survive()
         await self._grow()
+        await self._read()
         self._verify()
         self._export()
 
@@ -142,6 +144,13 @@ class Tour:
         strange = await clean_servers(self._running)
         self._must(not strange, "no server keeps what is not its own: " + "; ".join(strange[:3]))
         self._show_shards()
+
+    async def _read(self) -> None:
+        self._say("Read models follow: searched while clients work, rebuilt beside them by replay, one user erased.")
+        try:
+            await read_side(self._running, self._console)
+        except Broken as broken:
+            raise PromiseBroken(str(broken)) from broken
 
     def _verify(self) -> None:
         self._say("`denizen verify` folds all events and compares them with states and login names.")
