@@ -276,6 +276,7 @@ stream_ciphers_max = 32_768  # kept in memory, of the streams read or written la
 keyring_drop_after_s = 30.0  # after a newer key: longer than any write waits
 rewrap_batch_rows = 500
 scrub_log_files_max = 1_024
+rebalance_failed_in_row_max = 3  # moves, then the rebalance pauses until it is resumed
 balance_tolerated = 1.01  # the fullest shard against its fair part, up to which nothing is moved
 balance_coarse_buckets = 4  # while a shard is to give more than so many of its heaviest buckets, any one will do
 balance_overshoot = 1.5  # the last bucket given may be this much more than what there is to give

@@ -279,6 +279,22 @@ def test_a_draining_shard_takes_nothing_and_is_drained_when_all_is_gone_and_clea
     assert plane.refused(DrainShard(at_ms=5, shard=ShardId("s3"))) == "last_shard"
 
 
+def test_a_rebalance_pauses_by_itself_when_move_after_move_fails(plane):
+    plan = plan_moves(plane.state, {}, [(Bucket(bucket), ShardId("s3")) for bucket in range(5)])
+    plane.do(TakeOver(at_ms=1, token=TOKEN, node=1))
+    plane.do(StartRebalance(at_ms=2, plan=plan))
+    for planned in plan.moves[:3]:
+        assert plane.state.rebalance.status is RebalanceStatus.RUNNING
+        plane.move = uuid4()
+        plane.do(BeginMove(at_ms=3, executor=1, move=plane.move, planned=planned))
+        plane.do(plane.say(GiveUp, reason="no room", fail=True))
+        plane.do(plane.say(Aborted))
+    assert plane.state.rebalance.status is RebalanceStatus.PAUSED
+    assert [move.reason for move in plane.state.ended] == ["no room"] * 3
+    plane.do(ResumeRebalance(at_ms=4, rebalance=plan.id))
+    assert plane.state.rebalance.status is RebalanceStatus.RUNNING
+
+
 def test_founding_happens_once():
     plane, id = Plane(ControlState()), uuid4()
     shards: dict[ShardId, str | None] = {ShardId("s1"): None}

@@ -184,7 +184,7 @@ def _committed(state: ControlState, move: MoveRecord, command: Committed) -> Con
     bucket_map = with_owner(the_map(state), move.bucket, move.target, move.open_epoch)
     done = _to(move, Stage.COMMITTED, command.at_ms, held_us=command.held_us, then=None)
     state = replace(_with(state, done), map=bucket_map)
-    return _counted(state, move, committed=1, holds_us=(command.held_us,))
+    return _counted(state, move, command.at_ms, committed=1, holds_us=(command.held_us,))
 
 
 def _give_up(state: ControlState, move: MoveRecord, command: GiveUp) -> ControlState:
@@ -213,7 +213,7 @@ def _reopened(state: ControlState, move: MoveRecord, command: Reopened) -> Contr
 def _aborted(state: ControlState, move: MoveRecord, command: Aborted) -> ControlState:
     cancelled = move.then is not Stage.FAILED
     state = _with(state, _to(move, Stage.CANCELLED if cancelled else Stage.FAILED, command.at_ms))
-    return _counted(state, move, cancelled=int(cancelled), failed=int(not cancelled))
+    return _counted(state, move, command.at_ms, cancelled=int(cancelled), failed=int(not cancelled))
 
 
 def _cleaning(state: ControlState, move: MoveRecord, command: CleanStarted) -> ControlState:
@@ -305,10 +305,18 @@ def _with(state: ControlState, move: MoveRecord) -> ControlState:
     return replace(state, moves=moves, ended=(*state.ended, move)[-limits.control_ended_moves_max :])
 
 
-def _counted(state: ControlState, move: MoveRecord, holds_us: tuple[int, ...] = (), **more: int) -> ControlState:
-    """The rebalance with one more move committed, cancelled or failed."""
+def _counted(
+    state: ControlState, move: MoveRecord, at_ms: int, holds_us: tuple[int, ...] = (), **more: int
+) -> ControlState:
+    """The rebalance with one more move committed, cancelled or failed. What fails again and again is not for this move
+    alone (a full disk, say), so the rebalance pauses until somebody has looked.
+    """
     rebalance = state.rebalance
     if rebalance is None or rebalance.id != move.rebalance:
         return state
     counts = {name: getattr(rebalance, name) + count for name, count in more.items()}
-    return replace(state, rebalance=replace(rebalance, holds_us=rebalance.holds_us + holds_us, **counts))
+    in_row = 0 if more.get("committed") else rebalance.failed_in_row + more.get("failed", 0)
+    after = replace(rebalance, holds_us=rebalance.holds_us + holds_us, failed_in_row=in_row, **counts)
+    if after.status is RebalanceStatus.RUNNING and after.queue and in_row >= limits.rebalance_failed_in_row_max:
+        after = replace(after, status=RebalanceStatus.PAUSED, since_ms=at_ms, failed_in_row=0)
+    return replace(state, rebalance=after)

@@ -139,6 +139,7 @@ class Rebalance(Struct, frozen=True):
     cancelled: int = 0
     failed: int = 0
     holds_us: tuple[int, ...] = ()  # how long writes were held, of each committed move
+    failed_in_row: int = 0  # since the last commit or resume; after some the rebalance pauses by itself
 
 
 class Executor(Struct, frozen=True):
