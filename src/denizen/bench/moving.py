@@ -17,6 +17,7 @@ import asyncpg
 from msgspec import Struct
 
 from denizen.errors import BadConfiguration
+from denizen.events import sealing
 from denizen.events.provisioning import provision
 from denizen.invariants import invariant
 from denizen.moving.move import Move, Verdict
@@ -25,7 +26,7 @@ from denizen.service import Context
 from denizen.service.gateway import Gateway
 from denizen.sharding.bucket_map import BucketMap
 from denizen.sharding.ids import BUCKETS, Bucket, Epoch, ShardId
-from denizen.testing.gateway import DEPLOYMENT, KINDS, SEED
+from denizen.testing.gateway import DEPLOYMENT, KEYRING, KINDS, SEED
 from denizen.testing.postgres import Database, ThrowawayServer
 from denizen.users.commands import Registration
 from denizen.users.login_names import LoginName, LoginNameKind, login_name
@@ -65,6 +66,7 @@ async def measure(servers: Sequence[ThrowawayServer], users: int, buckets: int, 
     """Fill, move, measure."""
     if not 0 < buckets <= BUCKETS:
         raise BadConfiguration(f"1 to {BUCKETS} buckets can move")
+    sealing.use(KEYRING)
     chosen = [Bucket(number) for number in range(buckets)]
     databases = {_S1: servers[0].create_database(), _S2: servers[1].create_database()}
     async with _shards(databases) as gateway:
