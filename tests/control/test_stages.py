@@ -4,7 +4,7 @@ from collections import Counter
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -52,6 +52,8 @@ def step(move: MoveRecord, facts: Facts, now_ms: int = NOW, *, paused: bool = Fa
     return next_step(move, facts, SETTINGS, now_ms, paused=paused)
 
 
+unhurried = settings(deadline=None, max_examples=50)
+
 facts = st.builds(
     Facts,
     prepared=st.none() | st.just(Prepared(1, 1)),
@@ -67,12 +69,14 @@ facts = st.builds(
 )
 
 
+@unhurried
 @given(st.sampled_from(sorted(HOLDING)), facts, st.integers(0, 10_000), st.booleans(), st.booleans())
 def test_nothing_waits_while_writes_are_held(stage, known, later, paused, may_be_open):
     move = a_move(stage, may_be_open=may_be_open)
     assert not isinstance(step(move, known, NOW + later, paused=paused), Wait)
 
 
+@unhurried
 @given(facts, st.integers(0, 10_000))
 def test_the_target_opens_only_after_the_log_says_verified(known, later):
     for stage in Stage:
@@ -80,6 +84,7 @@ def test_the_target_opens_only_after_the_log_says_verified(known, later):
             assert step(a_move(stage), replace(known, aborted=True), NOW + later) is not Do.OPEN
 
 
+@unhurried
 @given(facts, st.integers(0, 100))
 def test_verified_is_said_only_of_a_fenced_source_and_equal_copies(known, later):
     said = step(a_move(Stage.FENCED), replace(known, opened=False), NOW + later)
@@ -89,6 +94,7 @@ def test_verified_is_said_only_of_a_fenced_source_and_equal_copies(known, later)
         assert known.verification.verdict is Verdict.EQUAL
 
 
+@unhurried
 @given(facts)
 def test_the_source_is_reopened_only_when_the_target_cannot_open(known):
     said = step(a_move(Stage.RELEASING, may_be_open=True), known)
@@ -134,6 +140,7 @@ def test_the_source_keeps_its_copy_for_the_grace_unless_it_is_in_the_way():
     assert isinstance(step(a_move(Stage.COMMITTED, hasty=True), Facts(closed=True)), StageCommand)
 
 
+@unhurried
 @given(st.integers(1, 8), st.integers(1, 5), st.integers(1, 3))
 def test_no_server_has_more_moves_than_the_cap(cap, owners, added):
     state = a_state(owners, added)
