@@ -29,7 +29,7 @@ from denizen.sharding.ids import BUCKETS, Bucket, Epoch, ShardId
 from denizen.testing.gateway import DEPLOYMENT, KEYRING, KINDS, SEED
 from denizen.testing.postgres import Database, ThrowawayServer
 from denizen.users.commands import Registration
-from denizen.users.login_names import LoginName, LoginNameKind, login_name
+from denizen.users.login_names import LoginName, LoginNameKind
 
 _S1, _S2 = ShardId("s1"), ShardId("s2")
 _BATCH = 200
@@ -149,6 +149,6 @@ async def _fill(gateway: Gateway, chosen: Sequence[Bucket], users: int) -> None:
 def _names(gateway: Gateway, kind: LoginNameKind, form: str, chosen: Sequence[Bucket]) -> Iterator[str]:
     among = frozenset(chosen)
     for number in count():
-        name: LoginName = login_name(kind, form.format(number))
+        name = LoginName(kind, form.format(number))  # normal already: there are many to look through
         if gateway.router.bucket_of_name(name) in among:
             yield name.value
