@@ -100,10 +100,10 @@ class Folder:
                 _add(self._counts.setdefault(table, {}), table, row)
 
     def _clear(self, user_id: UUID, events: list[RecordedEvent]) -> None:
-        """What was remembered of single events of a user is emptied when the user is erased."""
+        """When a user is erased, what was remembered of it is emptied, and counts of what nobody else has go."""
         if type(events[-1].event) is UserErased:
             for table in self._projection.outputs:
-                if table.personal:
+                if table.personal or table.kind is Kind.COUNT:
                     self._changes.clears.setdefault(table, []).append(user_id)
 
     def _take_singly(self, user_id: UUID, row: Any, events: list[RecordedEvent]) -> None:

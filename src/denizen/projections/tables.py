@@ -124,13 +124,22 @@ class Table:
         """The keys and rows, as text, in which two versions differ; $1: at most so many."""
         key = ", ".join(self.key)
         return (
-            f"select {key}, a::text as one, b::text as other from {SCHEMA}.{self.at(one)} a"  # noqa: S608
-            f" full join {SCHEMA}.{self.at(other)} b using ({key}) where a is distinct from b limit $1"
+            f"select {key}, a::text as one, b::text as other from {self._rows(one)} a"  # noqa: S608
+            f" full join {self._rows(other)} b using ({key}) where a is distinct from b limit $1"
         )
 
     def fingerprint(self, version: int) -> str:
         """How many rows there are, and the sum of 64-bit hashes of all of them: equal for equal rows, only."""
-        return f"select count(*), sum(hash_record_extended(t, 1)) from {SCHEMA}.{self.at(version)} t"  # noqa: S608
+        return f"select count(*), sum(hash_record_extended(t, 1)) from {self._rows(version)} t"  # noqa: S608
+
+    def _rows(self, version: int) -> str:
+        """The rows that say anything: counts of nothing are as good as none."""
+        place = f"{SCHEMA}.{self.at(version)}"
+        return place if self.kind is not Kind.COUNT else f"(select * from {place} where not ({self._zeros}))"  # noqa: S608
+
+    @property
+    def _zeros(self) -> str:
+        return " and ".join(f"{name} = 0" for name in self.numbers)
 
     def drop(self, version: int) -> str:
         """The statement that removes the table."""
@@ -172,7 +181,9 @@ class Table:
         return f"delete from {SCHEMA}.{self.at(version)} t using unnest({arrays}) as gone ({', '.join(self.key)}) where {same}"  # noqa: S608, E501
 
     def clear(self, version: int) -> str:
-        """Empty what is personal in the rows of these users."""
+        """Empty what is personal of the users $1; of a COUNT, remove the values that nobody has any more."""
+        if self.kind is Kind.COUNT:
+            return f"delete from {SCHEMA}.{self.at(version)} where {self._zeros} and $1::uuid[] is not null"  # noqa: S608
         empty = ", ".join(f"{name} = ''" for name in self.personal)
         return f"update {SCHEMA}.{self.at(version)} set {empty} where {self.names[0]} = any ($1::uuid[])"  # noqa: S608
 

@@ -116,8 +116,11 @@ class MemoryModel:
             self._write(table, rows)
         for table, users in changes.clears.items():
             empty = dict.fromkeys(table.personal, "")
-            for key, row in self._tables[table].items():
-                if row[0] in users:
+            for key, row in list(self._tables[table].items()):
+                if table.kind is Kind.COUNT:
+                    if not any(getattr(row, name) for name in table.numbers):
+                        del self._tables[table][key]
+                elif row[0] in users:
                     self._tables[table][key] = row._replace(**empty)  # type: ignore[attr-defined]
         self.poison.update({each.event.stream: each for each in changes.poison})
 
