@@ -42,7 +42,7 @@ def test_a_signal_stops_everything_in_order(directory: Path, number: signal.Sign
     assert up.stop(number) == 0
     assert processes_in(directory) == []
     done = [event["text"] for event in up.events() if event["kind"] == "done"]
-    assert done[-2:] == ["Gateway stopped", "PostgreSQL stopped"]
+    assert done[-3:] == ["Gateway stopped", "Control plane stopped", "PostgreSQL stopped"]
     assert "database system is shut down" in (up.deployment.logs / "s1.log").read_text()
 
 
