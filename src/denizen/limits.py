@@ -289,6 +289,7 @@ move_retry_s_min = 0.05  # after a step or a command that failed; doubled each t
 move_retry_s_max = 5.0
 move_held_retry_s_max = 0.1  # the same while writes are held
 move_outrun_max = 3  # tries of a copy that writes outrun, then the move fails
+closes_at_once_per_server = 4
 executor_poll_s = 1.0  # how long the executor sleeps if nothing changes
 executor_wait_s_max = 60.0
 hold_slack_s = 0.005  # so that what is cut off at the hold budget's end is past it

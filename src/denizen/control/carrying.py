@@ -22,7 +22,7 @@ from denizen.control.tracking import Tracker
 from denizen.errors import DenizenError
 from denizen.moving.errors import MoveAborted, Outrun, StaleAttempt, TooFarBehind
 from denizen.raft.errors import RaftError
-from denizen.sharding.ids import Epoch
+from denizen.sharding.ids import Epoch, ShardId
 
 _log = structlog.get_logger()
 
@@ -30,17 +30,19 @@ FORWARD = frozenset({Stage.PLANNED, Stage.COPYING, Stage.TAILING, Stage.FENCED, 
 """Stages in which a step that cannot be done ends the move; after them, it is tried for ever."""
 
 
+LaneOf = Callable[[Do, ShardId], asyncio.Semaphore]
+"""What a step that many committed moves may want at once waits for, on each server."""
+
+
 class Carrier:
     """Carries one move. Owned by the executor, which runs it as a task, wakes it on changes and cancels it."""
 
-    def __init__(
-        self, move: UUID, control: Control, mover: Mover, clock: Clock, lane_of: Callable[[MoveRecord], asyncio.Lock]
-    ) -> None:
+    def __init__(self, move: UUID, control: Control, mover: Mover, clock: Clock, lane_of: LaneOf) -> None:
         self.id = move
         self._control = control
         self._mover = mover
         self._clock = clock
-        self._lane_of = lane_of  # one move at a time is cleaned on a server
+        self._lane_of = lane_of
         self._changed = asyncio.Event()
         self._seen: tuple[MoveRecord | None, bool, Settings | None] = (None, False, None)
         self._doing: tuple[asyncio.Task[Any], MoveRecord] | None = None
@@ -84,9 +86,9 @@ class Carrier:
                 await self._wait(step)
             elif isinstance(step, StageCommand):
                 await self._say(self._with_hold(step))
-            elif step is Do.CLEAN:
-                async with self._lane_of(move):
-                    if not self._paused():  # it may be by now; the next round sees to it
+            elif step in (Do.CLOSE, Do.CLEAN):
+                async with self._lane_of(step, move.source):
+                    if not (self._paused() and move.stage in PAUSABLE):  # it may be by now; the next round sees to it
                         await self._do(step, move)
             else:
                 await self._do(step, move)

@@ -19,7 +19,8 @@ from denizen.control.admission import to_begin, to_hasten
 from denizen.control.carrying import Carrier
 from denizen.control.commands import Accepted, BeginMove, Command, HastenClean, Refusal, Reply, SkipMove, TakeOver
 from denizen.control.ports import Clock, Control, Mover
-from denizen.control.state import ENDED, MoveRecord
+from denizen.control.stages import Do
+from denizen.control.state import ENDED
 from denizen.control.wire import MoveProgress
 from denizen.raft.errors import RaftError
 from denizen.sharding.ids import ShardId
@@ -58,7 +59,7 @@ class Executor:
         self._new_id = new_id
         self._number = 0
         self._carriers: dict[UUID, tuple[Carrier, asyncio.Task[None]]] = {}
-        self._lanes: dict[ShardId, asyncio.Lock] = {}
+        self._lanes: dict[tuple[Do, ShardId], asyncio.Semaphore] = {}
 
     async def run(self) -> None:
         """Take over, and carry on until cancelled, or until another executor has taken over."""
@@ -128,8 +129,10 @@ class Executor:
                 carrier = Carrier(id, self._control, self._mover, self._clock, self._lane_of)
                 self._carriers[id] = (carrier, asyncio.get_running_loop().create_task(carrier.run()))
 
-    def _lane_of(self, move: MoveRecord) -> asyncio.Lock:
-        return self._lanes.setdefault(move.source, asyncio.Lock())
+    def _lane_of(self, step: Do, shard: ShardId) -> asyncio.Semaphore:
+        """Committed moves take no place, so a new leader may find hundreds: they close and are cleaned in turn."""
+        at_once = 1 if step is Do.CLEAN else limits.closes_at_once_per_server
+        return self._lanes.setdefault((step, shard), asyncio.Semaphore(at_once))
 
     def _wake(self) -> None:
         for carrier, _ in list(self._carriers.values()):
