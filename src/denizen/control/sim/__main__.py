@@ -7,6 +7,7 @@ import sys
 from denizen.control.sim.bugs import BUGS
 from denizen.control.sim.runner import play_all, replay
 from denizen.control.sim.simulation import PROFILES
+from denizen.control.state import Stage
 from denizen.raft.sim.__main__ import seeds_of
 
 LINES_SHOWN = 60
@@ -42,6 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
         f"{totals.takeovers} takeovers, {totals.committed} moves committed, {totals.undone} undone, "
         f"{totals.held} fences given up, {totals.writes} writes acknowledged"
     )
+    stages = ", ".join(f"{stage} {totals.taken_over[stage]}" for stage in Stage if stage in totals.taken_over)
+    print(f"moves taken up by another executor: {stages or 'none'}")
     return 1 if totals.failures else 0
 
 

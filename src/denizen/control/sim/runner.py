@@ -1,6 +1,7 @@
 """Playing many seeds, on one or several processors."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -30,6 +31,7 @@ class Totals:
     held: int = 0
     writes: int = 0
     seconds: float = 0.0
+    taken_over: Counter[str] = field(default_factory=Counter)
     failures: dict[int, str] = field(default_factory=dict)
 
     def add(self, outcome: MovesReport | tuple[int, str]) -> None:
@@ -40,6 +42,7 @@ class Totals:
             return
         for name in ("plans", "takeovers", "committed", "undone", "held", "writes"):
             setattr(self, name, getattr(self, name) + getattr(outcome, name))
+        self.taken_over.update(outcome.taken_over)
 
 
 @contextmanager

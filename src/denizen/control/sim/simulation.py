@@ -4,6 +4,7 @@ First everything goes wrong, in Raft and in the databases. Then it is calm: all 
 only let a paused rebalance go on. Within a bounded time nothing may be left to do, and map and databases must agree.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
@@ -122,6 +123,8 @@ class MovesReport:
     undone: int
     writes: int
     held: int
+    taken_over: dict[str, int]
+    """In which stages moves were when another executor took them up."""
 
 
 class Reference:
@@ -129,7 +132,8 @@ class Reference:
 
     def __init__(self) -> None:
         self.machine = ControlMachine()
-        self.stages: dict[Stage, int] = dict.fromkeys(Stage, 0)
+        self.stages: Counter[Stage] = Counter()
+        self.taken_over: Counter[str] = Counter()
 
     def command(self, rng: Random, client: int, number: int) -> bytes:
         """There are no clients of that kind."""
@@ -144,6 +148,8 @@ class Reference:
         return reply
 
     def _count(self, before: ControlState, after: ControlState) -> None:
+        if before.executor != after.executor:
+            self.taken_over.update(move.stage for move in before.moves.values())
         ended = {move.id: move for move in after.ended if move.id in before.moves}
         for id, move in before.moves.items():
             now = after.moves.get(id) or ended.get(id)
@@ -224,6 +230,7 @@ class MovesSimulation(Simulation):
             undone=stages[Stage.CANCELLED] + stages[Stage.FAILED],
             writes=self.writers.count(),
             held=stages[Stage.RELEASING],
+            taken_over=dict(self.workload.taken_over),
         )
 
     # The databases
