@@ -295,6 +295,36 @@ def test_a_rebalance_pauses_by_itself_when_move_after_move_fails(plane):
     assert plane.state.rebalance.status is RebalanceStatus.RUNNING
 
 
+def test_a_joining_shard_can_be_given_up(plane):
+    plane.do(AddShard(at_ms=1, shard=ShardId("s4"), dsn="postgresql://nowhere/"))
+    plane.do(RemoveShard(at_ms=2, shard=ShardId("s4")))
+    assert plane.state.shards[ShardId("s4")].status is ShardStatus.REMOVED
+
+
+@pytest.mark.parametrize("stage", [Stage.PLANNED, Stage.COPYING, Stage.TAILING, Stage.FENCED, Stage.VERIFIED])
+def test_moves_do_not_wait_for_a_target_that_is_lost(plane, stage):
+    plane.run_to(stage)
+    assert plane.refused(RemoveShard(at_ms=9, shard=ShardId("s1"), lost=True)) == "shard_owns_buckets"
+    plane.do(RemoveShard(at_ms=9, shard=ShardId("s3"), lost=True))
+    assert plane.state.rebalance.queue == ()
+    if stage in (Stage.FENCED, Stage.VERIFIED):
+        assert plane.record.stage is Stage.RELEASING
+        assert not plane.record.may_be_open, "by the operator's word"
+        plane.do(plane.say(Reopened))
+    assert plane.state.moves == {}
+    assert plane.state.ended[-1].stage is Stage.FAILED
+    assert plane.state.map.shard_of(Bucket(0)) == "s1"
+    assert plane.state.rebalance.status is RebalanceStatus.DONE
+
+
+def test_a_cancel_that_waits_for_a_lost_target_ends(plane):
+    plane.run_to(Stage.COPYING)
+    plane.do(CancelRebalance(at_ms=8, rebalance=plane.state.rebalance.id))
+    assert plane.record.stage is Stage.ABORTING
+    plane.do(RemoveShard(at_ms=9, shard=ShardId("s3"), lost=True))
+    assert plane.state.ended[-1].stage is Stage.CANCELLED
+
+
 def test_founding_happens_once():
     plane, id = Plane(ControlState()), uuid4()
     shards: dict[ShardId, str | None] = {ShardId("s1"): None}

@@ -85,9 +85,12 @@ class KeepShard(Command, frozen=True):
 
 
 class RemoveShard(Command, frozen=True):
-    """A drained shard's server has stopped, or a joining shard is given up: it is no part of the deployment."""
+    """A drained shard's server has stopped, or a joining shard is given up: it is no part of the deployment. `lost`:
+    the operator's word that the server of a shard that owns nothing is gone for good; moves do not wait for it.
+    """
 
     shard: ShardId
+    lost: bool = False
 
 
 class ChangeSettings(Command, frozen=True):

@@ -162,29 +162,29 @@ def _attempt(state: ControlState, command: StageCommand) -> MoveRecord:
 
 
 def _prepared(state: ControlState, move: MoveRecord, command: Prepared) -> ControlState:
-    return _with(state, _to(move, Stage.COPYING, command.at_ms, bytes=command.bytes or move.bytes))
+    return put_move(state, _to(move, Stage.COPYING, command.at_ms, bytes=command.bytes or move.bytes))
 
 
 def _copied(state: ControlState, move: MoveRecord, command: CopyFinished) -> ControlState:
-    return _with(state, _to(move, Stage.TAILING, command.at_ms))
+    return put_move(state, _to(move, Stage.TAILING, command.at_ms))
 
 
 def _fence(state: ControlState, move: MoveRecord, command: FenceIntended) -> ControlState:
-    return _with(
+    return put_move(
         state, _to(move, Stage.FENCED, command.at_ms, fence_epoch=Epoch(move.epoch + 1), fenced_ms=command.at_ms)
     )
 
 
 def _verified(state: ControlState, move: MoveRecord, command: Verified) -> ControlState:
-    return _with(state, _to(move, Stage.VERIFIED, command.at_ms, may_be_open=True))
+    return put_move(state, _to(move, Stage.VERIFIED, command.at_ms, may_be_open=True))
 
 
 def _committed(state: ControlState, move: MoveRecord, command: Committed) -> ControlState:
     """The point of no return, for the map: the target is open already, and nobody else ever was since the fence."""
     bucket_map = with_owner(the_map(state), move.bucket, move.target, move.open_epoch)
     done = _to(move, Stage.COMMITTED, command.at_ms, held_us=command.held_us, then=None)
-    state = replace(_with(state, done), map=bucket_map)
-    return _counted(state, move, command.at_ms, committed=1, holds_us=(command.held_us,))
+    state = replace(put_move(state, done), map=bucket_map)
+    return counted(state, move, command.at_ms, committed=1, holds_us=(command.held_us,))
 
 
 def _give_up(state: ControlState, move: MoveRecord, command: GiveUp) -> ControlState:
@@ -192,13 +192,14 @@ def _give_up(state: ControlState, move: MoveRecord, command: GiveUp) -> ControlS
     holds = move.holds + (move.stage in UNDER_FENCE)
     fail = command.fail or move.stage in BEFORE_FENCE or holds >= state.settings.holds_max
     back = undone(move, Stage.FAILED if fail else Stage.TAILING, command.reason, command.at_ms)
-    return _with(state, replace(back, holds=holds, not_before_ms=command.not_before_ms))
+    return put_move(state, replace(back, holds=holds, not_before_ms=command.not_before_ms))
 
 
 def _reopened(state: ControlState, move: MoveRecord, command: Reopened) -> ControlState:
     """The source is open again, at a new epoch, which the map has to know."""
     epoch, back = move.open_epoch, move.then is Stage.TAILING
     bucket_map = with_owner(the_map(state), move.bucket, move.source, epoch)
+    there = state.shards[move.target].status is not ShardStatus.REMOVED
     opened = replace(
         _to(move, Stage.TAILING if back else Stage.ABORTING, command.at_ms),
         attempt=move.attempt + 1,
@@ -207,21 +208,26 @@ def _reopened(state: ControlState, move: MoveRecord, command: Reopened) -> Contr
         may_be_open=False,
         then=None if back else move.then,
     )
-    return replace(_with(state, opened), map=bucket_map)
+    state = replace(put_move(state, opened), map=bucket_map)
+    return state if there or back else _end_undone(state, opened, command.at_ms)
 
 
 def _aborted(state: ControlState, move: MoveRecord, command: Aborted) -> ControlState:
+    return _end_undone(state, move, command.at_ms)
+
+
+def _end_undone(state: ControlState, move: MoveRecord, at_ms: int) -> ControlState:
     cancelled = move.then is not Stage.FAILED
-    state = _with(state, _to(move, Stage.CANCELLED if cancelled else Stage.FAILED, command.at_ms))
-    return _counted(state, move, command.at_ms, cancelled=int(cancelled), failed=int(not cancelled))
+    state = put_move(state, _to(move, Stage.CANCELLED if cancelled else Stage.FAILED, at_ms))
+    return counted(state, move, at_ms, cancelled=int(cancelled), failed=int(not cancelled))
 
 
 def _cleaning(state: ControlState, move: MoveRecord, command: CleanStarted) -> ControlState:
-    return _with(state, _to(move, Stage.CLEANING, command.at_ms))
+    return put_move(state, _to(move, Stage.CLEANING, command.at_ms))
 
 
 def _cleaned(state: ControlState, move: MoveRecord, command: Cleaned) -> ControlState:
-    return _with(state, _to(move, Stage.DONE, command.at_ms))
+    return put_move(state, _to(move, Stage.DONE, command.at_ms))
 
 
 _STEPS: dict[type[StageCommand], tuple[Callable[[ControlState, MoveRecord, Any], ControlState], Any, Stage | None]] = {
@@ -247,7 +253,7 @@ def cancel_move(state: ControlState, command: CancelMove) -> ControlState:
     if move.stage in COMMITTED:
         raise Refuse("too_late", f"bucket {move.bucket} is with {move.target} already: going back is another move")
     back = undone(move, Stage.CANCELLED, "cancelled", command.at_ms)
-    return state if back is move else _with(state, back)
+    return state if back is move else put_move(state, back)
 
 
 def undone(move: MoveRecord, then: Stage, reason: str, at_ms: int) -> MoveRecord:
@@ -267,7 +273,7 @@ def hasten_clean(state: ControlState, command: HastenClean) -> ControlState:
         return state
     if move.stage is not Stage.COMMITTED:
         raise Refuse("wrong_stage", f"the move of bucket {move.bucket} is {move.stage}: there is nothing to clean yet")
-    return _with(state, replace(move, hasty=True))
+    return put_move(state, replace(move, hasty=True))
 
 
 def with_owner(bucket_map: BucketMap, bucket: Bucket, shard: ShardId, epoch: Epoch) -> BucketMap:
@@ -297,7 +303,7 @@ def _to(move: MoveRecord, stage: Stage, at_ms: int, **more: Any) -> MoveRecord:
     return replace(move, stage=stage, since_ms=at_ms, **more)
 
 
-def _with(state: ControlState, move: MoveRecord) -> ControlState:
+def put_move(state: ControlState, move: MoveRecord) -> ControlState:
     """The state with this move as it is now, among those under way or those that ended."""
     if move.stage not in ENDED:
         return replace(state, moves=state.moves | {move.id: move})
@@ -305,7 +311,7 @@ def _with(state: ControlState, move: MoveRecord) -> ControlState:
     return replace(state, moves=moves, ended=(*state.ended, move)[-limits.control_ended_moves_max :])
 
 
-def _counted(
+def counted(
     state: ControlState, move: MoveRecord, at_ms: int, holds_us: tuple[int, ...] = (), **more: int
 ) -> ControlState:
     """The rebalance with one more move committed, cancelled or failed. What fails again and again is not for this move

@@ -20,6 +20,7 @@ from denizen.control.commands import (
     SetWeight,
     ShardReady,
 )
+from denizen.control.loss_rules import without_lost
 from denizen.control.refusing import Refuse
 from denizen.control.state import ControlState, NodeRecord, Settings, Shard, ShardStatus
 from denizen.sharding.bucket_map import BucketMap
@@ -129,9 +130,13 @@ def remove_shard(state: ControlState, command: RemoveShard) -> ControlState:
     if shard.status is ShardStatus.REMOVED:
         return state
     if shard.status not in (ShardStatus.DRAINED, ShardStatus.JOINING):
-        raise Refuse(
-            "wrong_shard_status", f"shard {shard.id} is {shard.status}: drain it first, and let its buckets leave"
-        )
+        if not command.lost:
+            raise Refuse(
+                "wrong_shard_status", f"shard {shard.id} is {shard.status}: drain it first, and let its buckets leave"
+            )
+        if _owns(known, shard.id):
+            raise Refuse("shard_owns_buckets", f"shard {shard.id} owns buckets: restore it, they are nowhere else")
+        state = without_lost(state, shard.id, command.at_ms)
     return replace(
         _with_status(state, shard, ShardStatus.REMOVED, command.at_ms), map=_map_without(known, command.shard)
     )
@@ -157,9 +162,11 @@ def empty_shards_are_drained(state: ControlState, at_ms: int) -> ControlState:
 
 
 def _in_use(state: ControlState, shard: ShardId) -> bool:
-    known = _map(state)
-    owns = shard in known.shards and known.shards.index(shard) in known.owners
-    return owns or any(shard in (move.source, move.target) for move in state.moves.values())
+    return _owns(_map(state), shard) or any(shard in (move.source, move.target) for move in state.moves.values())
+
+
+def _owns(known: BucketMap, shard: ShardId) -> bool:
+    return shard in known.shards and known.shards.index(shard) in known.owners
 
 
 def _map(state: ControlState) -> BucketMap:
