@@ -100,6 +100,8 @@ async def run_and_show(desk: Desk, plan: PlanDocument, *, as_json: bool, detach:
     ended = await follow(desk, quiet=as_json)
     if as_json:
         print_json(ended)
+    if ended is not None and ended.status == "paused":
+        print("it is paused: see `denizen rebalance status`, then resume or cancel it", file=sys.stderr)
     if ended is None or ended.failed or ended.status != "done":
         sys.exit(1)
 

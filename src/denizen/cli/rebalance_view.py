@@ -52,7 +52,7 @@ class _View(Protocol):
 
 
 async def follow(desk: Desk, *, quiet: bool = False) -> RebalanceDocument | None:
-    """Show the rebalance until nothing of it is left to be committed or undone; what it was in the end."""
+    """Show the rebalance until it pauses, or nothing of it is left to be committed or undone; what it was in the end."""
     watcher = _Watcher(desk.control)
     watching = asyncio.create_task(watcher.run())
     try:
@@ -75,7 +75,7 @@ async def follow(desk: Desk, *, quiet: bool = False) -> RebalanceDocument | None
 
 def _is_over(document: RebalanceStatusDocument) -> bool:
     rebalance = document.rebalance
-    if rebalance is None:
+    if rebalance is None or rebalance.status == "paused":
         return True
     return rebalance.status in ("done", "cancelled") and all(move.stage in COMMITTED for move in rebalance.moving)
 
