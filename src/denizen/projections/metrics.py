@@ -10,6 +10,7 @@ from denizen.events.records import RecordedEvent
 
 _SECONDS: Final = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0)
 _RECENT_MAX: Final = 2_000
+_SAMPLE_MAX: Final = 16  # events of a batch whose lateness is looked at
 
 _applied: Final = Counter("denizen_projection_events", "Events applied", ["projection"])
 _seconds: Final = Histogram(
@@ -31,7 +32,8 @@ class Lag:
         """The last `new` of these events have just become visible."""
         now = datetime.now(UTC)
         self._applied.inc(new)
-        for event in events[len(events) - new :]:
+        fresh = events[len(events) - new :]
+        for event in fresh[:: 1 + len(fresh) // _SAMPLE_MAX]:
             late = max(0.0, (now - event.recorded_at).total_seconds())
             self._seconds.observe(late)
             self._recent.append(late * 1000)

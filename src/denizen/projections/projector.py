@@ -223,6 +223,7 @@ class Session:
             return
         silence = self._feed.silence_s
         for key, runner in self._runners.items():
+            await runner.store()
             known = runner.checkpoints
             lag = sum(max(0, head - known[bucket]) for bucket, head in self._heads.items())
             self._lags[key].behind(lag)

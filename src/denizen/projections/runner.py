@@ -2,6 +2,8 @@
 
     one transaction: checkpoints from the known to the new ones → current rows → fold → write → commit
 
+Checkpoints of buckets in which nothing came that changes a row (events of login names) are stored a moment later.
+
 The checkpoints are changed only where they still are what this runner believes. If one is not, somebody else runs the
 same version: nothing is changed, and `Fenced` is raised. The locks of the checkpoints, held to the commit, keep any
 other runner of the version from the same buckets meanwhile.
@@ -44,6 +46,7 @@ class Runner:
         self.projection = projection
         self.version = version
         self.checkpoints: dict[Bucket, int] = {}
+        self._stored: dict[Bucket, int] = {}  # the same, as the database has them
         self._parked: set[UUID] = set()
         self._rows: dict[UUID, Row | None] = {}
         self._connection = connection
@@ -52,6 +55,7 @@ class Runner:
     async def open(self) -> None:
         """Learn how far the version is."""
         self.checkpoints = await registry.checkpoints(self._connection, *self._identity)
+        self._stored = dict(self.checkpoints)
         known = await registry.parked(self._connection)
         self._parked = {each.stream for each in known if (each.projection, each.version) == self._identity}
 
@@ -69,6 +73,23 @@ class Runner:
             return 0
         ends = {event.position.bucket: int(event.position.sequence) for event in fresh}
         streams = by_stream(fresh, frozenset(self._parked))
+        touched = {events[0].position.bucket for events in streams.values()}
+        self.checkpoints.update(ends)
+        if touched:
+            await self._write(streams, {bucket: ends[bucket] for bucket in touched})
+        return len(fresh)
+
+    async def store(self) -> None:
+        """Store the checkpoints of buckets in which nothing came lately that changes a row.
+
+        They need not be in a transaction with rows, so they wait for this; lost, the same events change nothing again.
+        """
+        ends = {bucket: end for bucket, end in self.checkpoints.items() if end != self._stored[bucket]}
+        if ends:
+            await self._advance(ends)
+            self._stored.update(ends)
+
+    async def _write(self, streams: Streams, ends: dict[Bucket, int]) -> None:
         current = await self._current(streams)
         changes = fold_streams(self.projection, streams, current)
         poison = changes.poison
@@ -82,9 +103,8 @@ class Runner:
             poison = await self._one_by_one(streams, ends)
         else:
             self._remember(changes)
-        self.checkpoints.update(ends)
+        self._stored.update(ends)
         self._parked.update(each.event.stream for each in poison)
-        return len(fresh)
 
     async def unpark(self, parked: Parked, read: StreamReader) -> bool:
         """Do what an operator wishes for a parked stream; whether it flows again."""
@@ -100,6 +120,7 @@ class Runner:
             poison = await self._fold_one_by_one(streams)
             if not poison:
                 await self._connection.execute(_UNPARK, *self._identity, parked.stream)
+        self._stored[bucket] = self.checkpoints[bucket]
         if not poison:
             self._parked.discard(parked.stream)
         return not poison
@@ -119,7 +140,7 @@ class Runner:
 
     async def _at_once(self, ends: dict[Bucket, int], changes: Changes) -> None:
         buckets = sorted(ends)
-        steps = (buckets, [self.checkpoints[bucket] for bucket in buckets], [ends[bucket] for bucket in buckets])
+        steps = (buckets, [self._stored[bucket] for bucket in buckets], [ends[bucket] for bucket in buckets])
         try:
             await apply_at_once(self._connection, self._identity, steps, changes)
         except asyncpg.PostgresError as error:
@@ -145,7 +166,7 @@ class Runner:
             ADVANCE,
             *self._identity,
             buckets,
-            [self.checkpoints[bucket] for bucket in buckets],
+            [self._stored[bucket] for bucket in buckets],
             [ends[bucket] for bucket in buckets],
         )
         if done != f"UPDATE {len(buckets)}":

@@ -26,7 +26,7 @@ def measure(plant: Plant, seconds: float, rounds: int) -> list[Figure]:
     alone: list[float] = []
     beside: list[float] = []
     behind: list[float] = []
-    processor: list[float] = []
+    processor: dict[str, list[float]] = {}
     _sign_up(plant, 1)
     for _ in range(rounds):
         uvloop.run(plant.until_level())
@@ -36,15 +36,14 @@ def measure(plant: Plant, seconds: float, rounds: int) -> list[Figure]:
         before = plant.used()
         beside.append(_sign_up(plant, seconds))
         behind.append(uvloop.run(plant.until_level()))
-        used = plant.used().since(before)
-        plane = sum(used[part] for part in ("relay", "projector", "NATS", "read database"))
-        processor.append(plane / (beside[-1] * seconds) * 1e6)
+        for part, used in plant.used().since(before).items():
+            processor.setdefault(part, []).append(used / (beside[-1] * seconds) * 1e6)
     return [
         Figure("sign-ups a second without relay and projectors", tuple(alone), "/s"),
         Figure("sign-ups a second with them", tuple(beside), "/s"),
         ratio("appends with relay and projectors", beside, alone, BAR),
         Figure("read models level again after the rush", tuple(behind), "s"),
-        Figure("relay, bus, projectors and read database, each event", tuple(processor), "µs"),
+        *(Figure(f"{part}, processor time of a sign-up", tuple(used), "µs") for part, used in processor.items()),
     ]
 
 

@@ -125,6 +125,7 @@ async def _rival(plant: Plant) -> tuple[float, float]:
 async def _some_streams(plant: Plant) -> dict[UUID, list[RecordedEvent]]:
     """The histories of the first users of the first shard."""
     deployment = plant.running.deployment
+    deployment.use_keyring()
     shard = next(iter(deployment.shards.values()))
     buckets = read_map(deployment.map_path).buckets_of(shard.id)
     connection = await connect(shard.connect_args)
