@@ -1,4 +1,4 @@
-"""`denizen shards`: list, add, drain, weight."""
+"""`denizen shards`: list, add, drain, remove, weight."""
 
 import asyncio
 from typing import Annotated
@@ -28,6 +28,7 @@ Examples:
     denizen shards add --dsn postgresql://me:secret@db3/denizen
     denizen shards add --no-rebalance
     denizen shards drain s2
+    denizen shards remove s4
     denizen shards weight s3 2
 """,
     help_format="plaintext",
@@ -111,6 +112,26 @@ def drain(
         await run_and_show(desk, plan, as_json=json, detach=detach)
         if not json and not detach:
             print(f"shard {shard} owns nothing now; it stops when the grace is over: `denizen shards list`")
+
+    at_the_desk(data, work)
+
+
+@app.command
+def remove(
+    shard: Shard,
+    /,
+    *,
+    lost: Annotated[
+        bool, Parameter(negative="", help="My word that its server is gone for good; only if it owns no buckets.")
+    ] = False,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Give up a shard that does not get ready. One that runs is drained instead."""
+
+    async def work(desk: Desk) -> None:
+        document = await desk.remove(shard, lost=lost)
+        print_json(document) if json else print(f"shard {shard} is removed; its name is never used again")
 
     at_the_desk(data, work)
 

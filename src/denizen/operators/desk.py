@@ -32,6 +32,7 @@ from denizen.control.commands import (
     HastenClean,
     KeepShard,
     PauseRebalance,
+    RemoveShard,
     ResumeRebalance,
     SetWeight,
     StartRebalance,
@@ -96,6 +97,10 @@ class Desk:
     async def keep(self, shard: str) -> ShardDocument:
         """Take a drain back."""
         return await self._order(shard, KeepShard(shard=ShardId(shard), at_ms=now_ms()))
+
+    async def remove(self, shard: str, *, lost: bool = False) -> ShardDocument:
+        """Give up a joining shard; with `lost`, one that owns nothing and whose server is gone for good."""
+        return await self._order(shard, RemoveShard(shard=ShardId(shard), lost=lost, at_ms=now_ms()))
 
     async def _order(self, shard: str, command: Command) -> ShardDocument:
         if ShardId(shard) not in (await self.control.state(linearizable=True)).shards:
