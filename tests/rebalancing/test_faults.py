@@ -21,7 +21,7 @@ def deployment() -> Iterator[Arena]:
         yield running
 
 
-@pytest.mark.parametrize("stage", [Stage.COPYING, Stage.FENCED, Stage.VERIFIED, Stage.COMMITTED])
+@pytest.mark.parametrize("stage", [Stage.COPYING, Stage.FENCED, Stage.VERIFIED])
 def test_a_killed_leader_of_the_control_plane_costs_no_client_anything(deployment: Arena, stage: Stage) -> None:
     _hold(deployment, Cell(Fault.LEADER_KILLED, stage))
 

@@ -52,7 +52,7 @@ class _View(Protocol):
 
 
 async def follow(desk: Desk, *, quiet: bool = False) -> RebalanceDocument | None:
-    """Show the rebalance until it pauses, or nothing of it is left to be committed or undone; what it was in the end."""
+    """Show the rebalance until it pauses, or nothing of it is left to commit or to undo; what it was in the end."""
     watcher = _Watcher(desk.control)
     watching = asyncio.create_task(watcher.run())
     try:
