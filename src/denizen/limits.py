@@ -224,9 +224,8 @@ control_election_ms = 500  # a lost leader is replaced within about twice that
 control_propose_s = 5.0
 control_patience_s = 10.0  # how long a caller waits for a leader
 control_retry_s = 0.05
-control_wait_s = (
-    5.0  # of one long poll; then the next node is asked, lest one cut off from the others is believed for long
-)
+control_wait_s = 2.0  # of one long poll; then the next node is asked: one may be cut off from the others
+control_answer_s = 1.0  # how much longer an answer may take; a node that is frozen is then left
 control_connect_s = 2.0
 control_request_s = 8.0
 control_answer_bytes_max = 16 << 20

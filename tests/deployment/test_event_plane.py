@@ -14,8 +14,7 @@ import pytest
 
 from denizen.bus.batches import Batch
 from denizen.bus.feed import EventFeed
-from denizen.bus.shards import ShardReaders
-from denizen.sharding.bucket_map import LocalMapSource
+from denizen.deployment.read_side import readers_of
 from denizen.sharding.ids import BUCKETS, Bucket
 from denizen.testing.bus import throwaway_nats
 from denizen.testing.deployment import RunningDeployment, throwaway_deployment
@@ -44,7 +43,6 @@ def register(running: RunningDeployment, name: str) -> None:
 def follow(running: RunningDeployment, username: str, *, live: bool) -> None:
     """Wait until a feed has brought this user's registration; `live`: over the bus."""
     deployment = running.deployment
-    shards = {shard: server.connect_args for shard, server in deployment.shards.items()}
     everything = {Bucket(bucket): 0 for bucket in range(BUCKETS)}
 
     async def bring(feed: EventFeed, name: str) -> None:
@@ -56,7 +54,7 @@ def follow(running: RunningDeployment, username: str, *, live: bool) -> None:
     async def find() -> None:
         async with (
             asyncio.timeout(20),
-            ShardReaders(shards, LocalMapSource(deployment.map_path)) as readers,
+            readers_of(deployment) as readers,
             EventFeed(deployment.bus, readers, everything) as feed,
         ):
             await bring(feed, username)

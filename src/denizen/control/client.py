@@ -90,19 +90,28 @@ class ControlClient:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._patience_s
         while True:
+            left_s = max(deadline - loop.time(), limits.control_retry_s)
             try:
-                return await self._ask_any(method, target, body)
+                return await self._ask_any(method, target, body, timeout_s=min(left_s, limits.control_request_s))
             except Unavailable:
                 if loop.time() > deadline or not self._addresses():
                     raise
                 await asyncio.sleep(limits.control_retry_s)
 
-    async def _ask_any(self, method: str, target: str, body: bytes = b"", *, turn: bool = False) -> Answer:
+    async def _ask_any(
+        self,
+        method: str,
+        target: str,
+        body: bytes = b"",
+        *,
+        turn: bool = False,
+        timeout_s: float = limits.control_wait_s + limits.control_answer_s,
+    ) -> Answer:
         """Ask each node once, until one answers. With `turn`, a node that had nothing to say is not preferred."""
         problem: DenizenError = Unavailable("there is no control plane: start the deployment with `denizen up`")
         for node, address in self._in_order():
             try:
-                answer = await self._request(address, method, target, body)
+                answer = await self._request(address, method, target, body, timeout_s=timeout_s)
             except Unavailable as error:
                 problem = error
                 continue
