@@ -25,6 +25,7 @@ from denizen.bulk.imports.rows import EVENT_COLUMNS, HEADER, TRAILER, event_head
 from denizen.bulk.shards import Patience, Shard, Shards
 from denizen.errors import Unavailable
 from denizen.events.lanes import BROKEN, PASSING
+from denizen.events.places import read_served
 
 Copied = tuple[str, Sequence[str], bytes]  # a table, its columns, its rows
 
@@ -153,7 +154,11 @@ class Transactions:
             try:
                 connection = await shard.connection()
                 if look:
-                    items = list(await self._step.look(connection, items))
+                    async with connection.transaction(isolation="repeatable_read", readonly=True):
+                        served = await read_served(connection, items[0].bucket, items[-1].bucket)
+                        elsewhere += [item for item in items if item.bucket not in served]
+                        here = [item for item in items if item.bucket in served]
+                        items = list(await self._step.look(connection, here))
                     look = False
                 if items:
                     await self._transact(connection, items)
