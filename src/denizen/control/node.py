@@ -59,7 +59,8 @@ class ControlNode:
         """`make_work` makes the work of one leadership; without it, this node only votes and serves."""
         self.plan = plan
         self._bell = _Bell()
-        self._machine = ControlMachine(self._bell.ring)
+        self._machine = ControlMachine(self._state_changed)
+        self._spreading: asyncio.Task[None] | None = None
         self._raft = Node(plan.id, plan.directory, plan.peers, self._machine, _settings(plan))
         self._make_work = make_work
         self._work: Work | None = None
@@ -83,6 +84,9 @@ class ControlNode:
         if self._leading is not None:
             self._leading.cancel()
             await asyncio.gather(self._leading, return_exceptions=True)
+        if self._spreading is not None:
+            self._spreading.cancel()
+            await asyncio.gather(self._spreading, return_exceptions=True)
         if self._raft.is_leader and len(self.plan.peers) > 1:
             with contextlib.suppress(RaftError, TimeoutError):
                 await asyncio.wait_for(self._raft.transfer_leadership(), 1.0)
@@ -151,6 +155,24 @@ class ControlNode:
         return self._work.progress() if self._work is not None else []
 
     # While it leads
+
+    def _state_changed(self) -> None:
+        """Tell whoever waits here; and, as the leader, the followers too, for others wait there.
+
+        A follower would learn that a command is committed with the next heartbeat, a tenth of a second later, for which
+        held writes would wait. A linearizable read makes a round of heartbeats at once.
+        """
+        self._bell.ring()
+        if self._raft.is_leader and len(self.plan.peers) > 1 and not self.stopping:
+            if self._spreading is None or self._spreading.done():
+                self._spreading = asyncio.get_running_loop().create_task(self._spread())
+
+    async def _spread(self) -> None:
+        spread = -1
+        while spread < self.state.revision and self._raft.is_leader:
+            spread = self.state.revision
+            with contextlib.suppress(RaftError):
+                await self._raft.read(timeout_s=limits.control_propose_s)
 
     async def _lead(self, make_work: Callable[["ControlNode"], Work]) -> None:
         working: asyncio.Task[None] | None = None
