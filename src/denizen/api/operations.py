@@ -79,6 +79,12 @@ class Draining(Struct, forbid_unknown_fields=True):
     purge: bool = False
 
 
+class Removing(Struct, forbid_unknown_fields=True):
+    """How to remove a shard; `lost`: your word that the server of one that owns no buckets is gone for good."""
+
+    lost: bool = False
+
+
 class ShareDocument(Struct):
     """What a shard holds. `filled`: against its fair part of what is balanced; 1.0 is exactly its part."""
 

@@ -41,6 +41,12 @@ _SHARDS: Final = (
         name="keep_shard", method="POST", path="/v1/shards/{shard}:keep", handler=operators.keep_shard, scope=ADMIN,
         summary="Keep a draining shard after all", reply=operations.ShardDocument, problems=(*_NO_SHARD, *_REFUSED),
     ),
+    Route(
+        name="remove_shard", method="POST", path="/v1/shards/{shard}:remove", handler=operators.remove_shard,
+        scope=ADMIN, body=operations.Removing, body_required=False, reply=operations.ShardDocument,
+        summary="Give up a shard that does not get ready, or whose server is gone for good",
+        problems=(*_NO_SHARD, *_REFUSED),
+    ),
 )  # fmt: skip
 
 _REBALANCE: Final = (

@@ -8,6 +8,7 @@ from denizen.api.operations import (
     NewShard,
     PlanDocument,
     PlanRequest,
+    Removing,
     SettingsChanges,
     ShardChanges,
     ShardList,
@@ -57,6 +58,12 @@ async def drain_shard(services: Services, request: Request) -> Reply:
 async def keep_shard(services: Services, request: Request) -> Reply:
     """POST /v1/shards/{shard}:keep"""
     return json_reply(await _desk(services).keep(request.params["shard"]))
+
+
+async def remove_shard(services: Services, request: Request) -> Reply:
+    """POST /v1/shards/{shard}:remove"""
+    how = as_document(await request.optional_body(), Removing)
+    return json_reply(await _desk(services).remove(request.params["shard"], lost=how.lost))
 
 
 async def get_balance(services: Services, request: Request) -> Reply:
