@@ -163,9 +163,9 @@ class ControlNode:
         held writes would wait. A linearizable read makes a round of heartbeats at once.
         """
         self._bell.ring()
-        if self._raft.is_leader and len(self.plan.peers) > 1 and not self.stopping:
-            if self._spreading is None or self._spreading.done():
-                self._spreading = asyncio.get_running_loop().create_task(self._spread())
+        spreading = self._spreading is not None and not self._spreading.done()
+        if self._raft.is_leader and len(self.plan.peers) > 1 and not spreading and not self.stopping:
+            self._spreading = asyncio.get_running_loop().create_task(self._spread())
 
     async def _spread(self) -> None:
         spread = -1
