@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from denizen.control.commands import AddShard, Founded, ShardReady
+from denizen.control.commands import AddShard, Founded, SetWeight, ShardReady
 from denizen.control.map_source import ControlMapSource
 from denizen.control.node import ControlNode
 from denizen.control.wire import request
@@ -201,3 +201,19 @@ async def test_work_that_waits_for_changes_does_not_keep_a_node_from_stopping(tm
         async with asyncio.timeout(5):
             await asyncio.sleep(0.05)  # the loop still turns
             await nodes.stop(1)
+
+
+async def test_the_voters_that_follow_know_a_change_long_before_the_next_heartbeat(tmp_path: Path) -> None:
+    async with cluster(tmp_path) as nodes:
+        await nodes.client().propose(FOUNDED)
+        leader = nodes.running[await nodes.leader()][0]
+        loop = asyncio.get_running_loop()
+        late: list[float] = []
+        for turn in range(1, 12):
+            await leader.propose(SetWeight(at_ms=turn, shard=S1, weight=1 + turn / 10))
+            decided = loop.time()
+            for node, _ in nodes.running.values():
+                while node.state.revision < leader.state.revision:
+                    await asyncio.sleep(0.001)
+            late.append(loop.time() - decided)
+        assert sorted(late)[len(late) // 2] < 0.03  # it was half a heartbeat, 50 ms

@@ -3,11 +3,13 @@
 import asyncio
 import os
 import re
+import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from denizen.api.operations import SettingsChanges
@@ -19,7 +21,7 @@ from denizen.deployment.layout import Deployment
 from denizen.errors import DenizenError, Unavailable
 from denizen.service.context import Context
 from denizen.service.gateway import Gateway
-from denizen.sharding.bucket_map import read_map
+from denizen.sharding.bucket_map import initial_map, read_map
 from denizen.sharding.ids import ShardId
 from denizen.testing.deployment import RunningDeployment, UpProcess, throwaway_deployment, write_configuration
 from denizen.testing.postgres import reachable_directory
@@ -233,6 +235,30 @@ def test_another_number_of_voters_is_refused(running: RunningDeployment) -> None
     assert "founded with 3 voters" in refused.stderr
     running.start_again()
     wait_for(lambda: whole(running))
+
+
+def test_a_control_plane_whose_data_are_lost_begins_anew_from_what_the_shards_say(running: RunningDeployment) -> None:
+    api = Api(running)
+    user = api.register("lost@example.com")
+    bucket = bucket_of_user(user)
+    move(running, [bucket], elsewhere(running, bucket))
+    before = state_of(running)
+    assert before.map is not None
+    running.up.stop()
+    shutil.rmtree(running.data / "control")
+    running.deployment.map_path.write_bytes(msgspec.json.encode(initial_map(before.map.shards)))  # an old one at that
+    running.start_again()
+    wait_state(running, lambda state: state.map is not None)
+    after = state_of(running)
+    assert after.map is not None
+    assert (after.map.shards, after.map.owners, after.map.epochs) == (
+        before.map.shards,
+        before.map.owners,
+        before.map.epochs,
+    )
+    assert Api(running).user(user["id"])["email"] == "lost@example.com"
+    move(running, [bucket], elsewhere(running, bucket))
+    assert Api(running).rename(user["id"], "Found")["display_name"] == "Found"
 
 
 def test_a_deployment_from_before_the_control_plane_is_founded_from_its_map() -> None:
