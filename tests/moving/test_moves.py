@@ -195,6 +195,9 @@ async def test_a_bucket_moves_back_before_its_old_copy_was_removed(world: World,
     assert (await world.gateway.users.get(people[0].user.id)).id == people[0].user.id
     await mover.clean(back)
     assert await world.rows(S2, BUCKET) == {}
+    await world.run(mover, world.move(BUCKET), clean=False)
+    await mover.clean(there)  # nor what the third one left: it has a grace of its own
+    assert (await world.rows(S1, BUCKET))["users"] == 15
     await assert_consistent(world.gateway)
 
 

@@ -29,7 +29,7 @@ from denizen.sharding.ids import BUCKETS, Bucket, Epoch, ShardId
 from denizen.testing.gateway import DEPLOYMENT, KEYRING, KINDS, SEED
 from denizen.testing.postgres import Database, ThrowawayServer
 from denizen.users.commands import Registration
-from denizen.users.login_names import LoginName, LoginNameKind
+from denizen.users.login_names import LoginName, LoginNameKind, login_name
 
 _S1, _S2 = ShardId("s1"), ShardId("s2")
 _BATCH = 200
@@ -64,9 +64,9 @@ class _Map:
 
 async def measure(servers: Sequence[ThrowawayServer], users: int, buckets: int, at_a_time: int) -> Moved:
     """Fill, move, measure."""
+    sealing.use(KEYRING)
     if not 0 < buckets <= BUCKETS:
         raise BadConfiguration(f"1 to {BUCKETS} buckets can move")
-    sealing.use(KEYRING)
     chosen = [Bucket(number) for number in range(buckets)]
     databases = {_S1: servers[0].create_database(), _S2: servers[1].create_database()}
     async with _shards(databases) as gateway:
@@ -149,6 +149,6 @@ async def _fill(gateway: Gateway, chosen: Sequence[Bucket], users: int) -> None:
 def _names(gateway: Gateway, kind: LoginNameKind, form: str, chosen: Sequence[Bucket]) -> Iterator[str]:
     among = frozenset(chosen)
     for number in count():
-        name = LoginName(kind, form.format(number))  # normal already: there are many to look through
+        name: LoginName = login_name(kind, form.format(number))
         if gateway.router.bucket_of_name(name) in among:
             yield name.value

@@ -14,9 +14,10 @@ from denizen import limits
 from denizen.moving import comparing
 from denizen.moving.comparing import Touched
 from denizen.moving.move import Head, Move, Verdict, Verification
-from denizen.moving.servers import Statements
+from denizen.moving.servers import Statements, meaning
 from denizen.moving.slices import POSITION, Slicer
 from denizen.sharding.ids import Epoch, Sequence
+from denizen.workers.frames import first_cause
 
 _REST: Final = "select head, digest, events, records, commands from denizen.move_rest($1, $2, $3, $4, $5, $6, $7)"
 _INSERT: Final = "insert into denizen.events select * from unnest($1::denizen.events[])"
@@ -62,18 +63,12 @@ class Finish:
             rest = await self._rest(after, keys_since)
             if rest["events"] is None:
                 return None
-            if touched is None:  # the source counts while the target writes
-                source, _ = await asyncio.gather(
-                    comparing.digest(self._source, bucket, None), self._bring(after, keys_since, rest, None)
-                )
-            else:
-                await self._bring(after, keys_since, rest, touched)
-                source = await comparing.digest(self._source, bucket, touched)
+            source = await self._bring_and_count(after, keys_since, rest, touched)
             tables = await comparing.unequal(source, self._target, bucket, touched)
             if "idempotency records" in tables:  # a clock was set back, or old ones were forgotten meanwhile
                 again = await self._rest(rest["head"], _EVER)
                 await self._carry(_EVER, again)
-                source = await comparing.digest(self._source, bucket, touched)
+                source = await self._count(touched)
                 tables = await comparing.unequal(source, self._target, bucket, touched)
             if tables == ["secrets"]:  # some were wrapped anew while they were copied
                 await self._carry_secrets()
@@ -82,10 +77,30 @@ class Finish:
                 await self._target.execute(_VERIFIED, *self._who)
         return Head(Sequence(rest["head"]), rest["digest"]), tables
 
+    async def _bring_and_count(
+        self, after: int, keys_since: str, rest: asyncpg.Record, touched: Touched | None
+    ) -> asyncpg.Record:
+        """The source counts while the target writes, unless it is to count what is touched by that."""
+        if touched is not None:
+            await self._bring(after, keys_since, rest, touched)
+            return await self._count(touched)
+        try:
+            async with asyncio.TaskGroup() as group:
+                counting = group.create_task(self._count(None))
+                await self._bring(after, keys_since, rest, None)
+        except BaseExceptionGroup as errors:
+            raise first_cause(errors) from errors
+        return counting.result()
+
     async def _rest(self, after: int, keys_since: str) -> asyncpg.Record:
-        return await self._source.fetchrow(
-            _REST, *self._who, self._epoch, after, limits.move_finish_events_max, keys_since
-        )
+        with meaning(self._move.source):
+            return await self._source.fetchrow(
+                _REST, *self._who, self._epoch, after, limits.move_finish_events_max, keys_since
+            )
+
+    async def _count(self, touched: Touched | None) -> asyncpg.Record:
+        with meaning(self._move.source):
+            return await comparing.digest(self._source, self._move.bucket, touched)
 
     async def _bring(self, after: int, keys_since: str, rest: asyncpg.Record, touched: Touched | None) -> None:
         if rest["events"]:
@@ -101,7 +116,8 @@ class Finish:
         await self._target.execute(_CARRY, self._move.bucket, keys_since, records, commands)
 
     async def _carry_secrets(self) -> None:
-        rows = await self._source.fetch(_SECRETS, self._move.bucket)
+        with meaning(self._move.source):
+            rows = await self._source.fetch(_SECRETS, self._move.bucket)
         sequences, secrets = [row[0] for row in rows], [row[1] for row in rows]
         await self._target.execute(_SET_SECRETS, self._move.bucket, sequences, secrets)
 

@@ -24,7 +24,7 @@ from denizen.moving.messages import Plan, SliceDone, SliceTask
 from denizen.moving.move import Copied, Head, Move, Prepared, Verification
 from denizen.moving.pace import Pace
 from denizen.moving.room import check_room, estimate
-from denizen.moving.servers import ConnectArgs, Servers
+from denizen.moving.servers import ConnectArgs, Servers, meaning
 from denizen.moving.slices import Slicer
 from denizen.sharding.ids import Epoch, Sequence, ShardId
 from denizen.sharding.names_of import LoginNamesOf
@@ -104,11 +104,14 @@ class Mover:
     async def prepare(self, move: Move) -> Prepared:
         """Check, begin on both servers, and remove what ended moves left on the target."""
         async with self._servers.connection(move.source) as source, self._servers.connection(move.target) as target:
-            if await source.fetchval(_SCHEMA) != await target.fetchval(_SCHEMA):
+            with meaning(move.source):
+                schema = await source.fetchval(_SCHEMA)
+                events, size = await estimate(source, move.bucket)
+            if schema != await target.fetchval(_SCHEMA):
                 raise SchemasDiffer(f"shards {move.source} and {move.target} have different schemas: migrate both")
-            events, size = await estimate(source, move.bucket)
             await check_room(target, self._servers.connect_args(move.target), move.target, size)
-            await source.fetchval(_BEGIN, move.id, move.attempt, move.bucket, move.epoch, False)
+            with meaning(move.source):
+                await source.fetchval(_BEGIN, move.id, move.attempt, move.bucket, move.epoch, False)
             state = await target.fetchval(_BEGIN, move.id, move.attempt, move.bucket, move.epoch, True)
         if not self._copying:
             for shard in (move.source, move.target):
@@ -158,7 +161,8 @@ class Mover:
         """
         async with self._servers.connection(move.source) as source, self._servers.connection(move.target) as target:
             for _ in range(limits.move_checks_max):
-                there = await comparing.digest(source, move.bucket, None)
+                with meaning(move.source):
+                    there = await comparing.digest(source, move.bucket, None)
                 while tail.head < there["head"]:
                     tail.missing_after(await self._slice(move, there["head"] - tail.head))
                 tables = await comparing.unequal(there, target, move.bucket, None, carried=False)

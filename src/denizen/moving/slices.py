@@ -14,7 +14,7 @@ import asyncpg
 from msgspec.structs import replace
 
 from denizen import limits
-from denizen.events.codec import LOGIN_NAME_EVENTS_FROM
+from denizen.events.codec import LOGIN_NAME_EVENTS_FROM, codec
 from denizen.events.reading import decoded
 from denizen.events.records import decode_state
 from denizen.events.sealing import open_name
@@ -79,10 +79,16 @@ class Slicer:
         """Fold the target's events after `after`, which must reach `head` without holes, and write what they give."""
         events = await target.fetch(_FRESH, bucket, after)
         fold = Fold(bucket, self._login_names_of, await _before(target, bucket, events))
+        names: dict[bytes, str] = {}  # opened once: their events come together
         for stream, version, number, schema, recorded_at, data, secret in events:
-            event = decoded(stream, version, number, schema, data, secret)
-            name = open_name(stream.bytes, secret) if number > LOGIN_NAME_EVENTS_FROM else None
-            fold.event(stream, version, number, recorded_at, event, name)
+            if number <= LOGIN_NAME_EVENTS_FROM:
+                event = decoded(stream, version, number, schema, data, secret)
+                fold.event(stream, version, number, recorded_at, event, None)
+                continue
+            name = None if secret is None else names.get(secret) or open_name(stream.bytes, secret)
+            if secret is not None and name is not None:
+                names[secret] = name
+            fold.event(stream, version, number, recorded_at, codec.decode(number, schema, data), name)
         rows = fold.rows()
         gone = rows.gone if after else []
         await target.execute(
