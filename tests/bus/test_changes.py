@@ -5,17 +5,20 @@ A consumer here is what a consumer outside is: it keeps its last cursor, and beg
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from denizen import limits
+from denizen.bus.server import NatsServer
 from denizen.changes import Follower, Hub
 from denizen.changes.cursors import Place, decode, encode
-from denizen.errors import DenizenError, Invalid
+from denizen.errors import DenizenError, Invalid, Unavailable
 from denizen.events.records import RecordedEvent
-from denizen.sharding.ids import BUCKETS
+from denizen.sharding.ids import BUCKETS, Bucket
+from denizen.testing.postgres import Database, ThrowawayServer
 
-from .plane import Plane
+from .plane import Plane, running_plane
 from .waiting import until
 
 KEY = 7
@@ -131,6 +134,32 @@ async def test_what_is_kept_is_bounded_and_ends_when_nobody_follows(
     await until(lambda: "feed of changes" not in {task.get_name() for task in asyncio.all_tasks()})
     await consumer.follow(hub, 300)
     consumer.assert_once_in_order(300)
+
+
+async def test_a_shard_that_is_away_holds_up_nobody_elses_changes(
+    postgres_server: ThrowawayServer, database: Database, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = postgres_server.create_database()
+    async with running_plane([database, other], nats_server) as plane:
+        await plane.append(200)
+        first, second = plane.router.map.shards
+        here = [bucket for bucket in range(BUCKETS) if plane.router.map.shard_of(Bucket(bucket)) == second]
+        hub, consumer, reading = hub_over(plane), Consumer(), plane.router.read
+        await hub.join()
+
+        async def cut(bucket: Bucket, ask: Any) -> Any:
+            if plane.router.map.shard_of(bucket) == first:
+                raise Unavailable("it is away")
+            return await reading(bucket, ask)
+
+        monkeypatch.setattr(plane.router, "read", cut)
+        await consumer.follow(hub, sum(hub.taken[bucket] for bucket in here))
+        assert {int(token.split("-")[0], 16) for token in consumer.got} <= set(here)
+        monkeypatch.setattr(plane.router, "read", reading)
+        await consumer.follow(hub, 200)
+        await hub.stop()
+    postgres_server.drop_database(other)
+    consumer.assert_once_in_order(200)
 
 
 async def test_without_any_bus_changes_come_all_the_same(plane: Plane) -> None:

@@ -8,18 +8,25 @@ Nothing waits for a consumer: it asks for the next changes when it wants them. A
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
+from typing import Final
 
 import asyncpg
+import structlog
 
 from denizen import limits
 from denizen.changes.cursors import Place
 from denizen.changes.hub import Hub
+from denizen.errors import DenizenError, Unavailable
+from denizen.events.codec import UnknownEvent
 from denizen.events.reading import event_of
 from denizen.events.tailing import read_after
 from denizen.invariants import invariant
-from denizen.sharding.ids import Bucket
+from denizen.sharding.ids import Bucket, ShardId
+
+_log = structlog.get_logger()
+TROUBLE: Final = (DenizenError, asyncpg.PostgresError, OSError, TimeoutError)
 
 
 class Follower:
@@ -35,6 +42,7 @@ class Follower:
         self._at = 0
         self._behind: set[int] = set()
         self._older_next = False
+        self._avoided: dict[ShardId, float] = {}  # shards that did not answer, and until when they are left alone
 
     async def __aenter__(self) -> "Follower":
         await self._hub.join()
@@ -115,28 +123,56 @@ class Follower:
         return found
 
     async def _older(self, changes_max: int) -> list[bytes]:
-        """A page of what is behind, from one shard."""
-        if not self._behind:
+        """A page of what is behind, from one shard; a shard that does not answer lets the others go first."""
+        chosen = self._chosen()
+        if chosen is None:
             return []
-        hub, first = self._hub, self.place.first
-        shard = hub.shards.map.shard_of(Bucket(min(self._behind)))
-        chosen = [bucket for bucket in sorted(self._behind) if hub.shards.map.shard_of(Bucket(bucket)) == shard]
-        after = {
-            Bucket(bucket): self.place.sequences[bucket - first] for bucket in chosen[: limits.changes_read_buckets]
-        }
-        seen = {bucket: hub.taken[bucket] for bucket in after}  # before the read: it has at least these
-        async with hub.reads:
-            rows = await hub.shards.read(next(iter(after)), lambda connection: _page(connection, after, changes_max))
+        shard, after = chosen
+        if after:
+            seen = {bucket: self._hub.taken[bucket] for bucket in after}  # before the read: it has at least these
+            try:
+                async with self._hub.reads:
+                    rows = await self._hub.shards.read(next(iter(after)), lambda c: _page(c, after, changes_max))
+            except TROUBLE as error:
+                _log.info("changes_without_shard", shard=shard, error=str(error) or type(error).__name__)
+                self._avoided[shard] = asyncio.get_running_loop().time() + limits.changes_avoid_s
+            else:
+                found = self._taken_of(rows)
+                now = {bucket: self.place.sequences[bucket - self.place.first] for bucket in after}
+                self._behind -= {bucket for bucket in after if now[bucket] >= seen[bucket]}
+                if now != after or not self._behind.issuperset(after):
+                    return found
+        await asyncio.sleep(limits.fence_poll_max_s)  # the map is about to say where these are, or a shard comes back
+        return []
+
+    def _chosen(self) -> tuple[ShardId, dict[Bucket, int]] | None:
+        """The next shard to read, and which buckets after what; none of them while all those shards are away."""
+        if not self._behind:
+            return None
+        now, first = asyncio.get_running_loop().time(), self.place.first
+        shard_of = self._hub.shards.map.shard_of
+        behind = sorted(self._behind)
+        answering = (shard_of(Bucket(each)) for each in behind if self._avoided.get(shard_of(Bucket(each)), 0.0) <= now)
+        shard = next(answering, None)
+        if shard is None:
+            return shard_of(Bucket(behind[0])), {}
+        chosen = [bucket for bucket in behind if shard_of(Bucket(bucket)) == shard][: limits.changes_read_buckets]
+        return shard, {Bucket(bucket): self.place.sequences[bucket - first] for bucket in chosen}
+
+    def _taken_of(self, rows: Sequence[asyncpg.Record]) -> list[bytes]:
+        """What is next of these rows. A shard that a bucket has left may have a part of it only: that is not next."""
         found: list[bytes] = []
         for row in rows:
-            event = event_of(row)
+            if row["sequence"] != self.place.sequences[row["bucket"] - self.place.first] + 1:
+                continue
+            try:
+                event = event_of(row)
+            except UnknownEvent as error:
+                raise Unavailable(f"a newer program has written what this gateway does not know: {error}") from error
             self._step(event.position.bucket, event.position.sequence)
-            payload = hub.encode(event)
+            payload = self._hub.encode(event)
             if self._wanted(event.type, payload):
                 found.append(payload)  # type: ignore[arg-type]  # what is wanted has one
-        self._behind -= {bucket for bucket in after if self.place.sequences[bucket - first] >= seen[bucket]}
-        if not rows and self._behind.issuperset(after):  # a shard that does not have them: the map is about to change
-            await asyncio.sleep(limits.fence_poll_max_s)
         return found
 
     def _wanted(self, kind: str, payload: bytes | None) -> bool:

@@ -150,11 +150,12 @@ class Hub:
             heads = await self.read_heads()
             self._kept, self._kept_bytes = [], 0
             self.taken, self.floor = list(heads), list(heads)
+            self.heads = {Bucket(bucket): head for bucket, head in enumerate(heads)}
             starts = {Bucket(bucket): head for bucket, head in enumerate(heads)}
             async with EventFeed(self._bus, self.shards, starts, name="changes") as feed:
                 ready.set_result(None)
                 while True:
-                    batch = await feed.next_batch(limits.changes_take_max, limits.changes_wait_s)
+                    batch = await feed.next_batch(limits.changes_take_max, limits.changes_look_s)
                     self.heads = batch.heads
                     self._take(batch.events)
         except UnknownEvent as error:
