@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from denizen.errors import BadDeployment
 from denizen.sharding.bucket_map import BucketMap, LocalMapSource, counts, initial_map, read_map, write_map
-from denizen.sharding.ids import BUCKETS, Bucket, ShardId
+from denizen.sharding.ids import BUCKETS, Bucket, Epoch, ShardId
 
 SHARDS = [ShardId("s1"), ShardId("s2"), ShardId("s3")]
 
@@ -126,3 +126,29 @@ async def test_the_source_never_goes_back(tmp_path: Path) -> None:
     assert await source.current() == newer
     write_map(path, initial_map(SHARDS))
     assert await source.current() == newer
+
+
+def test_what_changed_between_two_maps_is_told_bucket_by_bucket() -> None:
+    old = initial_map(SHARDS[:3])
+    owners, epochs = list(old.owners), list(old.epochs)
+    for bucket in (0, 63, 64, 4095):
+        owners[bucket], epochs[bucket] = (owners[bucket] + 1) % 3, 3
+    epochs[100] = 2
+    new = msgspec.structs.replace(old, version=2, owners=tuple(owners), epochs=tuple(epochs))
+    assert new.changed_from(old) == {0, 63, 64, 100, 4095}
+    assert old.changed_from(old) == set()
+    renamed = msgspec.structs.replace(new, shards=tuple(reversed(new.shards)), owners=tuple(2 - o for o in new.owners))
+    assert renamed.changed_from(new) == set()
+    fewer = msgspec.structs.replace(old, shards=(*old.shards[:2], ShardId("s9")))
+    assert fewer.changed_from(old) == set(old.buckets_of(old.shards[2]))
+
+
+def test_what_shards_say_goes_over_a_map_if_it_is_newer() -> None:
+    known = initial_map(SHARDS[:2])
+    first, second = known.shards
+    said = {Bucket(1): (second, Epoch(3)), Bucket(2): (second, Epoch(1)), Bucket(3): (ShardId("s9"), Epoch(9))}
+    corrected = known.corrected(said)
+    assert corrected.version == known.version
+    assert (corrected.shard_of(Bucket(1)), corrected.epoch_of(Bucket(1))) == (second, 3)
+    assert corrected.changed_from(known) == {1}
+    assert corrected.shard_of(Bucket(2)) == first

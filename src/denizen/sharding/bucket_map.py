@@ -18,6 +18,9 @@ from denizen.errors import BadDeployment
 from denizen.sharding.ids import BUCKETS, Bucket, Epoch, ShardId
 
 
+_PIECE = 64  # buckets compared at a time
+
+
 class BucketMap(Struct, frozen=True):
     """Buckets to shards. `owners[bucket]` is an index into `shards`; `epochs[bucket]` its ownership number."""
 
@@ -50,7 +53,7 @@ class BucketMap(Struct, frozen=True):
         return [Bucket(bucket) for bucket, owner in enumerate(self.owners) if owner == index]
 
     def corrected(self, places: Mapping[Bucket, tuple[ShardId, Epoch]]) -> "BucketMap":
-        """This map with what shards said of some buckets, where that is newer. The version stays: any newer map wins."""
+        """This map with what shards said of buckets, where that is newer. The version stays: a newer map wins."""
         owners, epochs, index = list(self.owners), list(self.epochs), {s: i for i, s in enumerate(self.shards)}
         for bucket, (shard, epoch) in places.items():
             if shard in index and epoch > epochs[bucket]:
@@ -59,11 +62,18 @@ class BucketMap(Struct, frozen=True):
 
     def changed_from(self, other: "BucketMap") -> set[Bucket]:
         """The buckets that are elsewhere, or at another epoch, in this map than in the other one."""
-        changed = {bucket for bucket, (e, f) in enumerate(zip(self.epochs, other.epochs, strict=True)) if e != f}
         theirs = [self.shards.index(shard) if shard in self.shards else -1 for shard in other.shards]
-        pairs = zip(self.owners, other.owners, strict=True)
-        changed |= {bucket for bucket, (owner, was) in enumerate(pairs) if owner != theirs[was]}
-        return {Bucket(bucket) for bucket in changed}
+        was = other.owners if self.shards == other.shards else tuple(theirs[owner] for owner in other.owners)
+        changed: set[Bucket] = set()
+        for start in range(0, BUCKETS, _PIECE):  # most pieces are the same, which is quickly seen
+            piece = slice(start, start + _PIECE)
+            if self.epochs[piece] != other.epochs[piece] or self.owners[piece] != was[piece]:
+                changed.update(
+                    Bucket(bucket)
+                    for bucket in range(start, min(start + _PIECE, BUCKETS))
+                    if (self.epochs[bucket], self.owners[bucket]) != (other.epochs[bucket], was[bucket])
+                )
+        return changed
 
 
 def initial_map(shards: Sequence[ShardId]) -> BucketMap:
