@@ -18,6 +18,7 @@ Examples:
     denizen bench import --rows 1000000
     denizen bench verify
     denizen bench bus
+    denizen bench sealing
     denizen bench cqrs
     denizen bench cqrs --parts lag burden --seconds 5
     denizen bench rebalance --users 2000000
@@ -95,6 +96,14 @@ def cqrs(
     from denizen.bench.cqrs.run import Plan, run
 
     run(parts, Plan(events=events, users=users, seconds=seconds, rounds=rounds))
+
+
+@app.command
+def sealing(*, rounds: Runs = 8, seconds: Seconds = 3) -> None:
+    """What the encryption of personal data adds to a registration, in processor time. About a minute."""
+    from denizen.bench.sealing import run
+
+    run(rounds, seconds)
 
 
 @app.command

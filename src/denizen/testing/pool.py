@@ -20,6 +20,7 @@ _TABLES = (
     "login_names_unsettled",
     "idempotency",
     "cancelled_commands",
+    "erasures",
     "api_keys",
     "buckets",
     "shard",
