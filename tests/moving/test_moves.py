@@ -137,6 +137,34 @@ async def test_names_change_hands_between_two_buckets_that_both_move(world: Worl
     await assert_consistent(world.gateway)
 
 
+async def test_users_are_erased_for_good_while_their_bucket_moves(world: World, mover: Mover) -> None:
+    """Some before the copy, some after it, some after the tail: on the target none of their secrets is left."""
+    people = [each.user.id for each in await world.register(BUCKET, 12)]
+    move = world.move(BUCKET)
+
+    async def erase(some: slice) -> None:
+        for user_id in people[some]:
+            await world.gateway.users.erase(user_id, context=BY)
+
+    await erase(slice(0, 2))
+    await mover.prepare(move)
+    await mover.copy(move, nothing)
+    await erase(slice(2, 4))
+    await mover.tail(move)
+    await erase(slice(4, 6))
+    await world.commit(mover, move)
+    await world.gateway.names.drain()
+    secrets = "select count(*) from denizen.events where stream = any ($1) and secret is not null"
+    assert await world.execute(S2, secrets, people[:6]) == 0
+    assert await world.execute(S2, secrets, people[6:]) == 6
+    assert await world.execute(S2, "select count(*) from denizen.erasures where bucket = $1", BUCKET) == 6
+    await erase(slice(6, 7))  # at the target
+    await mover.clean(move)
+    await world.gateway.names.drain()
+    assert await world.execute(S2, secrets, people[6:7]) == 0
+    await assert_consistent(world.gateway)
+
+
 async def test_a_change_that_stopped_half_way_is_finished_by_the_sweeper_at_the_target(
     world: World, mover: Mover
 ) -> None:
