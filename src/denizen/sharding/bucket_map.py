@@ -17,7 +17,6 @@ from msgspec import Struct
 from denizen.errors import BadDeployment
 from denizen.sharding.ids import BUCKETS, Bucket, Epoch, ShardId
 
-
 _PIECE = 64  # buckets compared at a time
 
 
