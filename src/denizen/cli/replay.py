@@ -20,9 +20,9 @@ app = App(
     help="Make a new version of a read model from all events, compare it, and put it in the place of the old one.",
     help_epilogue="""
 The live version goes on serving all the time. A replay that was killed or
-paused goes on with `resume` or the next `run`; one run of a projection at a
-time. After `promote` the version before stays
-up to date for `rollback`, until it is removed with `cancel --version`.
+paused goes on with `resume` or the next `run`; a second run of the same
+projection is refused. After `promote` the version before stays up to date
+for `rollback`, until it is removed with `cancel --version`.
 
 Examples:
 
