@@ -6,10 +6,12 @@ found once and then kept, for the voters tell each other where they are.
 """
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from denizen import limits
 from denizen.control.wire import NodeStatus
@@ -20,7 +22,7 @@ from denizen.deployment.state import ControlNodeState
 from denizen.deployment.waiting import until
 from denizen.errors import BadConfiguration, BadDeployment
 from denizen.postgres.ports import find_port, is_free
-from denizen.postgres.processes import spawn
+from denizen.postgres.processes import command_of, spawn
 from denizen.postgres.server import HOST, open_log
 
 
@@ -100,6 +102,7 @@ class ControlPlane:
         """Start every voter, without waiting for them."""
         self._deployment.control_secret(make=True)
         last = self._deployment.state().control
+        await self._end_leftovers(process.pid for process in last.values() if process.pid is not None)
         for node in self.nodes:
             known = last.get(str(node.node))
             node.raft_port = find_port(known.raft_port if known else None, host=HOST, taken=self._ports())
@@ -134,6 +137,15 @@ class ControlPlane:
     def states(self) -> dict[str, ControlNodeState]:
         """Where the voters are."""
         return {str(node.node): node.running_state() for node in self.nodes if node.port}
+
+    async def _end_leftovers(self, pids: Iterable[int]) -> None:
+        """A killed supervisor's voters, where the kernel did not end them: they hold directories and ports."""
+        ours = f"denizen control --data {self._deployment.directory} "
+        left = [pid for pid in pids if ours in command_of(pid)]
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        await until(lambda: not any(ours in command_of(pid) for pid in left), limits.control_stop_s)
 
     def _ports(self) -> frozenset[int]:
         return frozenset(port for node in self.nodes for port in (node.raft_port, node.port) if port)
