@@ -21,8 +21,10 @@ from denizen.bus.relay import Relay
 from denizen.bus.settings import BusSettings
 from denizen.bus.shards import ShardReaders
 from denizen.bus.tasks import end_tasks
+from denizen.events.sealing import use
 from denizen.sharding.bucket_map import BucketMap
 from denizen.sharding.ids import BUCKETS, Bucket, ShardId
+from denizen.testing.gateway import KEYRING
 
 Shards = Mapping[ShardId, dict[str, Any]]
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -84,6 +86,7 @@ def processor_seconds(*pids: int) -> float:
 
 def run_relays(pipe: Connection, shards: Shards, bus: BusSettings) -> None:
     """A relay for each shard; tells how many events they published."""
+    use(KEYRING)
     relays = [Relay(shard, arguments, bus) for shard, arguments in shards.items()]
 
     async def serve() -> None:
@@ -97,6 +100,7 @@ def run_relays(pipe: Connection, shards: Shards, bus: BusSettings) -> None:
 
 def run_feed(pipe: Connection, shards: Shards, bus: BusSettings, bucket_map: BucketMap) -> None:
     """A feed of everything; tells when (monotonic) each event came, and how many from where."""
+    use(KEYRING)
     came: dict[tuple[int, int], float] = {}
     late: list[float] = []  # milliseconds by which a timer rang late: what the machine itself adds to any lag
 

@@ -23,14 +23,17 @@ from denizen.users.commands import Registration
 from denizen.users.evolve import fold
 from denizen.users.login_names import LoginNameKind
 
+_SEAL_BYTES, _SECRET_BYTES = 29, 52  # what sealing adds to the data of an event, and a user's wrapped key
 _TABLES = ("buckets", "events", "users", "login_names")
 _SCRIPT = """
 \\set bucket random({first}, {last})
 begin;
 update rival.buckets set head = head + 1 where bucket = :bucket and epoch = 1 and state = 'open' returning head \\gset
 select gen_random_uuid()::text as id \\gset
-insert into rival.events (sequence, recorded_at, stream, version, bucket, type, schema, command_id, actor, data)
-    values (:head, clock_timestamp(), cast(:id as uuid), 1, :bucket, 1, 1, cast(:id as uuid), 'key-0123456', '{event}');
+insert into rival.events (sequence, recorded_at, stream, version, bucket, type, schema, command_id, actor, data,
+                          secret)
+    values (:head, clock_timestamp(), cast(:id as uuid), 1, :bucket, 1, 1, cast(:id as uuid), 'key-0123456', '{event}',
+            '{secret}');
 insert into rival.users (id, created_at, updated_at, version, bucket, status, document)
     values (cast(:id as uuid), now(), now(), 1, :bucket, 1, '{state}');
 insert into rival.login_names (user_id, bucket, kind, value)
@@ -57,7 +60,7 @@ def write_scripts(directory: Path, buckets: Sequence[Sequence[int]]) -> list[Pat
     """A pgbench script for each shard; its rows have the sizes that a small registration has with us."""
     registration = Registration(email="a" * 12 + "@example.com", display_name="Some One", country="DE")
     events = decide.register(registration, frozenset({LoginNameKind.EMAIL}))
-    data = codec.encode(events[0])[2]
+    data = os.urandom(_SEAL_BYTES) + codec.encode(events[0])[2]
     user = fold(events)
     state = b"" if user is None else encode_state(user)
     paths = []
@@ -67,6 +70,7 @@ def write_scripts(directory: Path, buckets: Sequence[Sequence[int]]) -> list[Pat
             first=owned[0],  # a new deployment's buckets are contiguous
             last=owned[-1],
             event="\\x" + data.hex(),
+            secret="\\x" + os.urandom(_SECRET_BYTES).hex(),
             state="\\x" + state.hex(),
         )
         path.write_text(text)
