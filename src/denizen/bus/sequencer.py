@@ -94,13 +94,12 @@ class Sequencer:
         """Remember that these sequences exist; those that are not reached by `heal_at` are to be healed then."""
         for bucket, head in heads.items():
             taken = self._taken.get(bucket)
-            if taken is None:
+            if taken is None or head <= taken:
                 continue
             self._heads[bucket] = max(head, self._heads[bucket])
-            if head > taken:
-                due = self._behind.get(bucket)
-                if due is None or taken >= due[1] or heal_at <= due[0]:
-                    self._behind[bucket] = (heal_at, head)
+            due = self._behind.get(bucket)
+            if due is None or taken >= due[1] or heal_at <= due[0]:
+                self._behind[bucket] = (heal_at, head)
 
     def due(self, now: float, wanted: Callable[[Bucket], bool], buckets_max: int) -> dict[Bucket, int]:
         """Buckets to heal now, each with the sequence to read after; only those that are `wanted`."""

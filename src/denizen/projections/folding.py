@@ -132,7 +132,7 @@ def _difference(derived: Derived, before: Any, after: Any) -> tuple[Collection[R
 
 
 def _add(sums: dict[tuple[Any, ...], list[Any]], table: Table, row: Row) -> None:
-    numbers = [getattr(row, name) for name in table.numbers]
+    numbers = table.numbers_of(row)
     total = sums.setdefault(table.key_of(row), numbers)
     if total is not numbers:
         total[:] = [one + other for one, other in zip(total, numbers, strict=True)]

@@ -84,6 +84,8 @@ class Table:
         if not set(self.personal) <= {column.name for column in self.columns if column.type == "text"}:
             raise BadConfiguration(f"projections: what is personal in {name} must be texts")
         self.numbers = tuple(field for field in self.names if field not in self.key)
+        self._key_places = [self.names.index(field) for field in self.key]
+        self._number_places = [self.names.index(field) for field in self.numbers]
 
     def __repr__(self) -> str:
         return f"Table({self.name!r})"
@@ -189,7 +191,11 @@ class Table:
 
     def key_of(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
         """The key of a row."""
-        return tuple(getattr(row, name) for name in self.key)
+        return tuple([row[place] for place in self._key_places])
+
+    def numbers_of(self, row: tuple[Any, ...]) -> list[Any]:
+        """The fields of a row that are not of its key."""
+        return [row[place] for place in self._number_places]
 
 
 def _columns(table: str, row: type[Any]) -> tuple[Column, ...]:
