@@ -40,7 +40,7 @@ class Consumer:
         self.got: list[str] = []
         self._limit = limit
 
-    async def follow(self, hub: Hub, changes: int, seconds: float = 20.0) -> None:
+    async def follow(self, hub: Hub, changes: int, seconds: float = 60.0) -> None:
         """Follow this hub until it has so many; what a hub says when it ends is the end of it, not of the consumer."""
         async with asyncio.timeout(seconds):
             while len(self.got) < changes:
@@ -107,15 +107,15 @@ async def test_a_consumer_far_behind_catches_up_beside_one_that_is_near(
 ) -> None:
     monkeypatch.setattr(limits, "changes_kept_max", 50)  # so that what is kept is soon too new for the slow one
     plane.start_relays()
-    await plane.append(800)
+    await plane.append(400)
     stop = asyncio.Event()
     load = asyncio.create_task(writing(plane, stop))
     slow, quick = Consumer(limit=7), Consumer()
-    following = asyncio.create_task(slow.follow(hub, 400))
-    await quick.follow(hub, 1_400)
+    following = asyncio.create_task(slow.follow(hub, 200))
+    await quick.follow(hub, 700)
     await following
     stop.set()
-    written = 800 + await load
+    written = 400 + await load
     await asyncio.gather(slow.follow(hub, written), quick.follow(hub, written))
     slow.assert_once_in_order(written)
     quick.assert_once_in_order(written)

@@ -16,7 +16,7 @@ from denizen.sharding.ids import BUCKETS, Bucket
 from denizen.testing.deployment import RunningDeployment, throwaway_deployment
 from denizen.testing.events import fill_shard
 
-EVENTS = 20_000
+EVENTS = 8_000
 DAMAGE = """
     update denizen_read.directory_v2 set country = 'XX'
     where user_id = (select user_id from denizen_read.directory_v2 limit 1) returning user_id
@@ -31,6 +31,7 @@ def running() -> Iterator[RunningDeployment]:
 
 
 async def _fill(running: RunningDeployment) -> None:
+    running.deployment.use_keyring()
     (shard,) = running.deployment.shards.values()
     connection = await asyncpg.connect(**shard.connect_args)
     await fill_shard(connection, [Bucket(bucket) for bucket in range(BUCKETS)], EVENTS)
