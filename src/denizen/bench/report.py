@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 from rich.console import Console
 from rich.table import Table
@@ -72,7 +73,7 @@ def publish(name: str, figures: Sequence[Figure], facts: Mapping[str, Any] | Non
     document = {
         "benchmark": name,
         "machine": machine(),
-        "facts": dict(facts or {}),
+        "facts": msgspec.to_builtins(dict(facts or {})),
         "figures": [
             {"what": figure.what, "unit": figure.unit, "median": figure.median, "runs": figure.runs, "bar": figure.bar}
             for figure in figures

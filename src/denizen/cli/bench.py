@@ -111,8 +111,9 @@ def rebalance(
     *,
     users: Annotated[int, Parameter(help="People before it grows.", validator=Number(gte=1))] = 100_000,
     seconds: Annotated[int, Parameter(help="Of load before anything moves.", validator=Number(gte=1))] = 20,
+    weight: Annotated[float, Parameter(help="Of the new shard; less moves less, and is over sooner.")] = 1.0,
 ) -> None:
     """A deployment grows from two shards to three under load: holds, errors, movement, balance. About three minutes."""
     from denizen.bench.rebalancing import run
 
-    run(users=users, seconds=seconds)
+    run(users=users, seconds=seconds, weight=weight)
