@@ -16,6 +16,7 @@ from datetime import datetime
 from uuid import UUID
 
 import asyncpg
+import structlog
 from msgspec import Struct
 
 from denizen import limits
@@ -30,6 +31,8 @@ from denizen.sharding.ids import Position, UserId, bucket_of
 from denizen.users.events import UserErased
 from denizen.users.login_names import LoginName, LoginNameKind
 from denizen.users.state import Status
+
+_log = structlog.get_logger()
 
 _OF_USER = """
     select u.kind, u.value from denizen.login_names_unsettled u
@@ -110,11 +113,16 @@ class Erasures:
             await asyncio.gather(*map(self._names.settle, names))
 
     async def sweep(self) -> int:
-        """Go on with the erasures that are not settled; how many there were."""
-        waiting = await self._everywhere(_WAITING, limits.sweep_names_max)
-        for (user_id,) in waiting:
-            await self.settle(user_id)
-        return len(waiting)
+        """Go on with the erasures that are not settled; how many there were. What cannot be done now is left."""
+        done = 0
+        for store in list(self._router.stores.values()):
+            try:
+                for (user_id,) in await self._of(store, _WAITING, limits.sweep_names_max):
+                    done += 1
+                    await self.settle(user_id)
+            except DenizenError as error:  # the other shards are swept none the less
+                _log.info("erasures_not_swept", shard=store.shard_id, error=error.code)
+        return done
 
     async def certificate(self, user_id: UUID) -> Certificate:
         """The certificate of an erasure. `UserNotFound`; `ErasureNotFound` if the user was not erased."""
