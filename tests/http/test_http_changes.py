@@ -11,6 +11,8 @@ import pytest
 from http_api import Api, some_email
 
 from denizen import limits
+from denizen.testing.http import running_server
+from denizen.testing.postgres import ThrowawayServer
 
 
 class Message:
@@ -214,3 +216,27 @@ async def test_a_consumer_that_does_not_read_is_cut_off_and_costs_no_memory(
     while b"event: end" not in received[-4096:] or not received.endswith(b"\r\n0\r\n\r\n"):
         received += socket.recv(1 << 20)
     assert b'"code":"slow_consumer"' in received[-4096:]
+
+
+async def test_a_gateway_that_stops_ends_its_streams_and_polls_at_once(
+    postgres_server: ThrowawayServer, api: Api
+) -> None:
+    database = postgres_server.create_database()
+    serving = running_server([database])
+    server = await asyncio.to_thread(serving.__enter__)
+    other = Api(api.session, server, server.admin_key)
+    async with stream(other) as messages:
+        await anext(messages)
+        poll = asyncio.create_task(other("GET", "/v1/changes?wait_s=60"))
+        async with asyncio.timeout(10):
+            while server.services.feeds.open.total() < 2:
+                await asyncio.sleep(0.02)
+            began = asyncio.get_running_loop().time()
+            stopping = asyncio.create_task(asyncio.to_thread(serving.__exit__, None, None, None))
+            last = [message async for message in messages][-1]
+            refused = await poll
+        await stopping
+    assert (last.event, last.data["code"]) == ("end", "stopping")
+    assert (refused.status, refused.code) == (503, "stopping")
+    assert asyncio.get_running_loop().time() - began < limits.drain_s
+    postgres_server.drop_database(database)
