@@ -83,13 +83,14 @@ async def test_a_server_that_restarts_in_the_copy_only_delays_it(world: World, m
 
 
 @pytest.mark.usefixtures("small_slices")
-async def test_a_source_that_crashes_in_the_copy_only_delays_it(world: World, mover: Mover) -> None:
+@pytest.mark.parametrize("shard", [S1, S2])
+async def test_a_server_that_crashes_in_the_copy_only_delays_it(world: World, mover: Mover, shard: ShardId) -> None:
     await world.register(BUCKET, 40)
     move = world.move(BUCKET)
     await mover.prepare(move)
     copying = asyncio.create_task(mover.copy(move, nothing))
     await asyncio.sleep(0.05)
-    crash(world, S1)
+    crash(world, shard)
     await asyncio.gather(copying, return_exceptions=True)
     await insist(mover, move)
     await world.commit(mover, move)

@@ -75,9 +75,15 @@ class Servers:
             free.append(connection)
 
 
-async def open_connection(connect_args: Mapping[str, Any]) -> asyncpg.Connection:
-    """A connection for the steps of moves; errors as asyncpg gives them."""
+async def open_connection(connect_args: Mapping[str, Any], *, durable: bool = True) -> asyncpg.Connection:
+    """A connection for the steps of moves; errors as asyncpg gives them.
+
+    Not `durable`: its commits are, with the next one that is. For slices, which a crash may take back to the head that
+    is then there; the end of the copy is durable, and so is everything before it.
+    """
     settings = connect_args.get("server_settings", {}) | _SESSION
+    if not durable:
+        settings |= {"synchronous_commit": "off"}
     return await connect(dict(connect_args) | {"server_settings": settings})
 
 

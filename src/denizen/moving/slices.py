@@ -25,6 +25,11 @@ from denizen.moving.servers import meaning
 from denizen.sharding.names_of import LoginNamesOf
 
 POSITION: Final = "select head, keys_since from denizen.move_position($1, $2, $3)"
+_AHEAD: Final = """
+    select b.head, exists (
+        select from denizen.idempotency i where i.bucket = b.bucket and i.recorded_at >= $2::text::timestamptz
+    ) from denizen.buckets b where b.bucket = $1
+"""
 _HEAD: Final = "select head from denizen.buckets where bucket = $1"
 # With the secret of the user's stream, or that which holds the login name (see events/sealing.py).
 _FRESH: Final = """
@@ -62,11 +67,15 @@ class Slicer:
         with meaning(move.target):
             async with target.transaction():
                 after, keys_since = await target.fetchrow(POSITION, move.id, move.attempt, move.bucket)
-                where = f"bucket = {int(move.bucket)} and sequence > {after} and sequence <= {after + events_max}"
-                rows, size = await _pass_through(source, target, move, "events", f"{where} order by sequence")
+                with meaning(move.source):
+                    ahead, keys = await source.fetchrow(_AHEAD, move.bucket, keys_since) or (0, False)
+                rows = size = 0
+                if ahead > after:
+                    where = f"bucket = {int(move.bucket)} and sequence > {after} and sequence <= {after + events_max}"
+                    rows, size = await _pass_through(source, target, move, "events", f"{where} order by sequence")
                 if rows:
                     touched = await self.take_up(target, move.bucket, after, after + rows)
-                if rows < events_max:
+                if keys and rows < events_max:
                     await target.execute(_FORGET_KEYS, move.bucket, keys_since)
                     young = f"bucket = {int(move.bucket)} and recorded_at >= '{keys_since}'"
                     await _pass_through(source, target, move, "idempotency", young)

@@ -55,7 +55,7 @@ class Worker:
         known = self._connections.get(place)
         if known is None or known.is_closed():
             with meaning(shard):
-                known = self._connections[place] = await open_connection(arguments)
+                known = self._connections[place] = await open_connection(arguments, durable=False)
         return known
 
 
