@@ -8,6 +8,8 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 from denizen import limits
 from denizen.bus.server import NatsPlan, NatsServer
@@ -67,7 +69,7 @@ class BackgroundProcess:
         command = [sys.executable, "-P", "-m", "denizen", self.name, "--data", str(self._deployment.directory)]
         with open_log(self._deployment.logs / f"{self.name}.log") as log:
             self._process = spawn(command, log=log)
-        os.setpriority(os.PRIO_PROCESS, self._process.pid, limits.event_plane_niceness)
+        _step_back(self._process.pid)
 
     async def stop(self) -> None:
         """Ask the process to end; kill it when the time for that is over."""
@@ -87,6 +89,13 @@ class BackgroundProcess:
     def running_state(self) -> ProcessState:
         """Return what other processes need to know."""
         return ProcessState(pid=self.pid, restarts=self.restarts)
+
+
+def _step_back(pid: int) -> None:
+    """Let this process give way to others. Linux weighs whole sessions too, each process of ours being one."""
+    os.setpriority(os.PRIO_PROCESS, pid, limits.event_plane_niceness)
+    with suppress(OSError):
+        Path(f"/proc/{pid}/autogroup").write_text(str(limits.event_plane_niceness))
 
 
 class EventPlane:
