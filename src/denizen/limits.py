@@ -276,6 +276,7 @@ keyring_look_s = 1.0  # between two looks of a process whether the keyring's fil
 stream_ciphers_max = 32_768  # kept in memory, of the streams read or written last
 keyring_drop_after_s = 30.0  # after a newer key: longer than any write waits
 rewrap_batch_rows = 500
+erasure_attempts_max = 100  # it outlasts whoever changes the user at the same time
 scrub_log_files_max = 1_024
 rebalance_failed_in_row_max = 3  # moves, then the rebalance pauses until it is resumed
 balance_tolerated = 1.01  # the fullest shard against its fair part, up to which nothing is moved

@@ -178,7 +178,8 @@ class UserService(UserQueries):
     async def _decide_and_append(
         self, user_id: UserId, decision: Decide, if_version: int | None, context: Context, *, even_gone: bool = False
     ) -> Written:
-        for attempt in range(limits.optimistic_attempts_max):
+        attempts = limits.erasure_attempts_max if even_gone else limits.optimistic_attempts_max
+        for attempt in range(attempts):
             stored = await (self.get_gone_or_not(user_id) if even_gone else self.get(user_id))
             if if_version is not None and stored.version != if_version:
                 raise _conflict(if_version, stored.version)
@@ -193,7 +194,8 @@ class UserService(UserQueries):
             except VersionConflict:
                 if if_version is not None:
                     raise
-            await asyncio.sleep(random.random() * limits.optimistic_pause_s * attempt)  # noqa: S311 - no secret
+            tries = min(attempt, limits.optimistic_attempts_max)
+            await asyncio.sleep(random.random() * limits.optimistic_pause_s * tries)  # noqa: S311 - no secret
         raise _too_many()
 
     async def _change(self, stored: StoredUser, events: Sequence[UserEvent], context: Context) -> Written:
