@@ -21,7 +21,7 @@ Weight = Annotated[
     float,
     Meta(ge=control_weight_min, le=control_weight_max, description="The part of the shard, relative to the others."),
 ]
-Setting = Annotated[int, Meta(ge=0)]
+Whole = Annotated[int, Meta(ge=0, le=(1 << 53) - 1)]  # what every JSON reader can hold
 By = Literal["users", "bytes", "requests"]
 ShardState = Literal["joining", "active", "draining", "drained", "removed"]
 MoveStage = Literal[
@@ -88,9 +88,9 @@ class Removing(Struct, forbid_unknown_fields=True):
 class ShareDocument(Struct):
     """What a shard holds. `filled`: against its fair part of what is balanced; 1.0 is exactly its part."""
 
-    buckets: int
-    users: int
-    bytes: int
+    buckets: Whole
+    users: Whole
+    bytes: Whole
     requests: float
     filled: float
 
@@ -123,8 +123,8 @@ class PlannedMoveDocument(Struct, forbid_unknown_fields=True):
     bucket: BucketNumber
     source: ShardName
     target: ShardName
-    users: Annotated[int, Meta(ge=0)]
-    bytes: Annotated[int, Meta(ge=0)]
+    users: Whole
+    bytes: Whole
 
 
 class PlanDocument(Struct, forbid_unknown_fields=True):
@@ -135,10 +135,10 @@ class PlanDocument(Struct, forbid_unknown_fields=True):
 
     id: UUID
     by: By
-    map_version: Annotated[int, Meta(ge=1)]
+    map_version: Annotated[int, Meta(ge=1, le=(1 << 53) - 1)]
     moves: Annotated[list[PlannedMoveDocument], Meta(max_length=plan_moves_max)]
-    users: Annotated[int, Meta(ge=0)]
-    bytes: Annotated[int, Meta(ge=0)]
+    users: Whole
+    bytes: Whole
     estimate_s: Annotated[float, Meta(ge=0)]
     before: BalanceDocument
     after: BalanceDocument
@@ -241,13 +241,13 @@ class RebalanceSettings(Struct):
 class SettingsChanges(Struct, forbid_unknown_fields=True):
     """The settings to change; the others stay. See `RebalanceSettings`."""
 
-    moves_per_server: Setting | None = None
-    hold_budget_ms: Setting | None = None
-    holds_max: Setting | None = None
-    grace_s: Setting | None = None
-    copy_events_per_s: Setting | None = None
-    clean_rows_per_s: Setting | None = None
-    latency_ms: Setting | None = None
+    moves_per_server: Whole | None = None
+    hold_budget_ms: Whole | None = None
+    holds_max: Whole | None = None
+    grace_s: Whole | None = None
+    copy_events_per_s: Whole | None = None
+    clean_rows_per_s: Whole | None = None
+    latency_ms: Whole | None = None
 
 
 class BucketRange(Struct):
