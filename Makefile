@@ -39,7 +39,7 @@ up: $(VENV)/run.stamp
 	@exec $(BIN)/denizen up $(UP_ARGS)
 
 test: $(VENV)/dev.stamp
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(TEST_ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(TEST_ARGS)
 
 check: $(VENV)/dev.stamp
 	@$(BIN)/ruff format --check src tests

@@ -30,8 +30,6 @@ from denizen.users.login_names import LoginNameKind
 from deployment.http import Api, bucket_of_user, move, state_of, wait_state, with_desk
 from deployment.processes import denizen, wait_for
 
-pytestmark = pytest.mark.xdist_group("control plane")  # the tests share one deployment, and leave it whole
-
 THREE = '[postgres]\nmemory = "512MB"\n[control]\nvoters = 3\n'
 
 

@@ -8,14 +8,11 @@ import stat
 import urllib.request
 
 import asyncpg
-import pytest
 
 from denizen.sharding.bucket_map import read_map
 from denizen.testing.deployment import RunningDeployment
 from denizen.testing.postgres import run_blocking
 from deployment.processes import denizen, wait_for
-
-pytestmark = pytest.mark.xdist_group("deployment")  # the tests share one, in one process
 
 
 async def value(running: RunningDeployment, shard: str, sql: str) -> object:

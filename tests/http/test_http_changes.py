@@ -90,9 +90,11 @@ async def test_a_feed_from_the_beginning_gives_every_change_once_in_the_order_of
     seen: list[tuple[int, int]] = []
     ids: set[str] = set()
     start = {"from": "beginning"}
+    async with asyncio.timeout(20):  # the feed hears of heads a moment after the writes, and then tells its lag
+        while (await page(api, **start, limit=1, wait_s=1))["lag_events"] == 0:
+            pass
     while not {user["id"] for user in users} <= ids:
         found = await page(api, **start, limit=7, wait_s=5)
-        assert found["lag_events"] > 0 or "from" not in start
         start = {"cursor": found["next_cursor"]}
         seen += [place_of(item["position"]) for item in found["items"]]
         ids |= {item["user_id"] for item in found["items"]}

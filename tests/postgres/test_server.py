@@ -20,8 +20,6 @@ from denizen.postgres.ports import find_port, is_free
 from denizen.postgres.server import HOST, Server
 from denizen.testing.postgres import ThrowawayServer, run_blocking, throwaway_server
 
-pytestmark = pytest.mark.xdist_group("postgres_server")  # the tests share one, in one process
-
 
 @pytest.fixture(scope="module")
 def own_server() -> Iterator[ThrowawayServer]:

@@ -10,7 +10,7 @@ import pytest
 from denizen.testing.deployment import RunningDeployment, throwaway_deployment
 from denizen.testing.mixed_load import Done, run_denizen
 
-pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("commands of operators")]
+pytestmark = pytest.mark.timeout(240)
 Denizen = Callable[..., Done]
 
 

@@ -12,7 +12,7 @@ from denizen.control.state import Stage
 from denizen.testing.fault_matrix import Arena, Cell, arena
 from denizen.testing.faults import Fault
 
-pytestmark = [pytest.mark.timeout(280), pytest.mark.xdist_group("fault matrix")]
+pytestmark = pytest.mark.timeout(280)
 
 
 @pytest.fixture(scope="module")
