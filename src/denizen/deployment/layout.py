@@ -41,6 +41,7 @@ from denizen.projections.database import DATABASE as READ_DATABASE
 from denizen.sharding.ids import ShardId
 
 FORMAT = 1
+NOWHERE = 1  # a port that no PostgreSQL has; the driver would take 0 for 5432, where somebody else's server may be
 RECORD = "deployment.json"
 BUS = "secrets/bus.json"
 READ_SERVER = "read1"
@@ -237,7 +238,7 @@ class Deployment:
     def _arguments(self, running: ServerState | None, database: str) -> dict[str, Any]:
         return {
             "host": running.socket_directory if running and running.socket_directory else HOST,
-            "port": running.port if running else 0,
+            "port": running.port if running else NOWHERE,
             "user": OWNER,
             "password": self.password(),
             "database": database,
