@@ -9,9 +9,9 @@ from denizen.testing.gateway import KEYRING
 from denizen.testing.postgres import Database, ThrowawayServer, throwaway_server
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _keyring() -> None:
-    """The keys of databases that belong to no deployment; whoever reads a real one's events uses that one's."""
+    """The keys of databases that belong to no deployment; a module that reads a real one's events uses that one's."""
     sealing.use(KEYRING)
 
 

@@ -32,7 +32,7 @@ async def _grow_and_shrink(running: RunningDeployment, load: MixedLoad) -> None:
     plan = await _denizen(running, "rebalance", "plan")
     ended = await _denizen(running, "rebalance", "run", "--plan", plan["id"])
     assert (ended["id"], ended["status"], ended["committed"]) == (plan["id"], "done", len(plan["moves"]))
-    assert {move["target"] for move in plan["moves"]} == {"s3", "s4"}
+    assert {move["target"] for move in plan["moves"]} >= {"s3", "s4"}  # and s2, if it has less than s1 by chance
     ended = await _denizen(running, "shards", "drain", "s3")
     assert (ended["status"], ended["failed"]) == ("done", 0)
     await _gone(running, "s3")
