@@ -85,7 +85,11 @@ def test_every_move_brings_two_shards_nearer(owners, load):
 
 @pytest.mark.parametrize("by", list(BalanceBy))
 def test_balance_by_what_is_asked_for(by):
-    heavy = {Bucket(n): BucketMeasures(*((9, 1, 1.0) if n < 2048 else (1, 9, 9.0))) for n in range(BUCKETS)}
+    few, many = 1_000, 9_000
+    heavy = {
+        Bucket(n): BucketMeasures(*((many, few * 1_024, 1.0) if n < 2048 else (few, many * 1_024, 9.0)))
+        for n in range(BUCKETS)
+    }
     state = a_state(2, 0, 0)
     plan = plan_rebalance(state, heavy, by)
     source = "s1" if by is BalanceBy.USERS else "s2"
@@ -106,6 +110,15 @@ def test_weights_count():
 def test_adding_the_ninth_shard_moves_a_ninth():
     plan = plan_rebalance(a_state(8, 1, 0), {}, BalanceBy.USERS)
     assert len(plan.moves) == pytest.approx(455, abs=8)
+
+
+@pytest.mark.parametrize("by", list(BalanceBy))
+def test_a_handful_of_users_is_not_what_a_young_deployment_is_evened_by(by):
+    handful = {Bucket(n): BucketMeasures(2, 1_500, 0.05) for n in (7, 99, 2_500)}
+    plan = plan_rebalance(a_state(4, 1, 0), handful, by)
+    assert len(plan.moves) == pytest.approx(BUCKETS / 5, abs=12)
+    assert {move.target for move in plan.moves} == {"s5"}
+    assert {move.source for move in plan.moves} == {"s1", "s2", "s3", "s4"}
 
 
 def test_even_shards_are_left_alone():

@@ -14,6 +14,9 @@ HOLDING: Final = frozenset({ShardStatus.ACTIVE, ShardStatus.DRAINING, ShardStatu
 EMPTY_BUCKET: Final = 0.01
 """What a bucket weighs besides what is in it, in parts of the mean bucket: so empty ones are spread as well."""
 
+EMPTY_BUCKET_MIN: Final = {BalanceBy.USERS: 1.0, BalanceBy.BYTES: 4_096.0, BalanceBy.REQUESTS: 0.1}
+"""The least of it. A few users are chance: a young deployment is evened by buckets, where the next ones will come."""
+
 
 def measure_of(measures: BucketMeasures, by: BalanceBy) -> float:
     """The figure that is to be even."""
@@ -27,9 +30,9 @@ def measure_of(measures: BucketMeasures, by: BalanceBy) -> float:
 
 
 def loads(measures: Mapping[Bucket, BucketMeasures], by: BalanceBy) -> list[float]:
-    """What each bucket weighs for the planner; all the same if nothing is in any of them."""
+    """What each bucket weighs for the planner."""
     plain = [measure_of(measures.get(Bucket(bucket), NOTHING), by) for bucket in range(BUCKETS)]
-    base = sum(plain) / BUCKETS * EMPTY_BUCKET or 1.0
+    base = max(sum(plain) / BUCKETS * EMPTY_BUCKET, EMPTY_BUCKET_MIN[by])
     return [load + base for load in plain]
 
 
