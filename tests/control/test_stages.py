@@ -63,6 +63,7 @@ facts = st.builds(
     verification=st.none() | st.sampled_from(list(Verdict)).map(verified),
     opened=st.booleans(),
     closed=st.booleans(),
+    not_closed=st.booleans(),
     barred=st.none() | st.booleans(),
     reopened=st.booleans(),
     cleaned=st.booleans(),
@@ -82,6 +83,22 @@ def test_the_target_opens_only_after_the_log_says_verified(known, later):
     for stage in Stage:
         if stage not in ENDED | {Stage.VERIFIED}:
             assert step(a_move(stage), replace(known, aborted=True), NOW + later) is not Do.OPEN
+
+
+@unhurried
+@given(facts, st.integers(0, 10_000))
+def test_the_source_is_closed_before_the_map_says_where_the_bucket_is_now(known, later):
+    said = step(a_move(Stage.VERIFIED), known, NOW + later)
+    if isinstance(said, Committed):
+        assert known.opened
+        assert known.closed or known.not_closed
+    elif known.opened:
+        assert said is Do.CLOSE
+
+
+def test_a_source_that_does_not_answer_is_closed_after_the_commit():
+    assert isinstance(step(a_move(Stage.VERIFIED), Facts(opened=True, not_closed=True)), Committed)
+    assert step(a_move(Stage.COMMITTED), Facts()) is Do.CLOSE
 
 
 @unhurried

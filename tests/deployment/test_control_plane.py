@@ -77,6 +77,11 @@ def owner(running: RunningDeployment, bucket: int) -> str:
     return str(state.map.shards[state.map.owners[bucket]])
 
 
+def test_the_control_plane_knows_where_its_voters_listen(running: RunningDeployment) -> None:
+    here = {int(node): f"127.0.0.1:{process.port}" for node, process in running.deployment.state().control.items()}
+    wait_for(lambda: {id: node.address for id, node in state_of(running).nodes.items()} == here)
+
+
 def test_the_first_start_founds_it_and_status_shows_every_voter(running: RunningDeployment) -> None:
     wait_for(lambda: whole(running))
     state = state_of(running)

@@ -74,7 +74,7 @@ class Carrier:
         while (move := self._move()) is not None and move.stage not in ENDED:
             self._changed.clear()
             if self._facts_of != (move.stage, move.attempt):
-                self._facts, self._facts_of = Facts(), (move.stage, move.attempt)
+                self._facts, self._facts_of = Facts(closed=self._facts.closed), (move.stage, move.attempt)
                 self.tracker.entered(move)
             await self._round(move)
 
@@ -86,7 +86,7 @@ class Carrier:
                 await self._wait(step)
             elif isinstance(step, StageCommand):
                 await self._say(self._with_hold(step))
-            elif step in (Do.CLOSE, Do.CLEAN):
+            elif step in (Do.CLOSE, Do.CLEAN) and move.stage not in HOLDING:
                 async with self._lane_of(step, move.source):
                     if not (self._paused() and move.stage in PAUSABLE):  # it may be by now; the next round sees to it
                         await self._do(step, move)
@@ -203,7 +203,9 @@ class Carrier:
         if not (held and isinstance(error, TimeoutError)):
             _log.info("move_step_failed", move=str(self.id), bucket=move.bucket, step=str(step), error=str(error))
         self._outrun += isinstance(error, Outrun)
-        if isinstance(step, Do) and move.stage in FORWARD and self._is_final(error):
+        if step is Do.CLOSE and held:
+            self._facts.not_closed = True  # the target is open: what is held must not wait for the source
+        elif isinstance(step, Do) and move.stage in FORWARD and self._is_final(error):
             await self._turn_back(move, error, fail=True)
         elif isinstance(error, TooFarBehind):
             await self._turn_back(move, error, fail=False)  # not fenced: there is more to be copied first

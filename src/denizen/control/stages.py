@@ -5,15 +5,18 @@
     copying     copy                                        CopyFinished
     tailing     tail, until little is missing               FenceIntended       gives out the fence's epoch
     fenced      fence, finish (last events, comparison)     Verified            from here the target may open
-    verified    open                                        Committed           the map moves
-    committed   close; then the grace                       CleanStarted
+    verified    open, close                                 Committed           the map moves
+    committed   close, if not yet; then the grace           CleanStarted
     cleaning    clean                                       Cleaned
 
     releasing   bar (if the target may be open), reopen     Reopened            or Committed, if it is open
     aborting    abort                                       Aborted
 
-What was answered (`Facts`) is forgotten whenever stage or attempt change, and by a new leader: everything can be asked
-again.
+The source is closed as soon as the target is open, so that no gateway reads there what others have changed since. If it
+does not answer then, the move goes on all the same: writes are held, and it is asked again after the commit.
+
+What was answered (`Facts`), but that the source is closed, is forgotten whenever stage or attempt change, and by a new
+leader: everything can be asked again.
 """
 
 from enum import StrEnum
@@ -80,6 +83,8 @@ class Facts(Struct):
     verification: moving.Verification | None = None
     opened: bool = False
     closed: bool = False
+    not_closed: bool = False
+    """The source did not answer when it was to be closed."""
     barred: bool | None = None
     reopened: bool = False
     aborted: bool | None = None
@@ -119,6 +124,8 @@ def _on_the_way(move: MoveRecord, facts: Facts, now_ms: int) -> Step:
 
 def _under_the_fence(move: MoveRecord, facts: Facts, settings: Settings, now_ms: int) -> Step:
     if facts.opened:
+        if not facts.closed and not facts.not_closed:
+            return Do.CLOSE
         return Committed(at_ms=now_ms, move=move.id, attempt=move.attempt)
     told = facts.verification
     if told is not None and told.verdict is moving.Verdict.DIFFERENT:

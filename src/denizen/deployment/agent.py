@@ -4,7 +4,7 @@
     drained   say that the shard is removed, so that nobody asks it any more; then stop its server
     removed   the same, for what a crash left undone
 
-It watches the state and compares it with `deployment.json`; every verb may be cut off anywhere and is done again. What
+It also says where this machine's voters listen. It watches the state and compares it with `deployment.json`; every verb may be cut off anywhere and is done again. What
 it does to servers goes through `Hands`, for the supervisor owns them.
 """
 
@@ -20,13 +20,14 @@ from msgspec import structs
 
 from denizen import limits
 from denizen.control.client import ControlClient
-from denizen.control.commands import Command, Founded, RemoveShard, ShardReady
+from denizen.control.commands import Command, Founded, JoinNode, RemoveShard, ShardReady
 from denizen.control.state import ControlState, Shard, ShardStatus
 from denizen.deployment.birth import prepare_shard
 from denizen.deployment.layout import Deployment, ShardRecord
 from denizen.errors import BadDeployment, DenizenError, Refused
 from denizen.events.places import read_served
 from denizen.events.store import connect
+from denizen.postgres.server import HOST
 from denizen.service.key_copies import copy_keys
 from denizen.sharding.bucket_map import BucketMap, read_map, write_map
 from denizen.sharding.ids import BUCKETS, Bucket, Epoch, ShardId
@@ -78,6 +79,7 @@ class Agent:
                     founded = True
                 revision, state = await self._client.watch(revision)
                 self._keep_map(state.map)
+                await self._introduce_voters(state)
                 await self._carry_out(state)
                 self._told.clear()
                 await asyncio.sleep(limits.agent_pause_s)
@@ -87,6 +89,14 @@ class Agent:
                 await asyncio.sleep(limits.agent_retry_s)
 
     # Verbs
+
+    async def _introduce_voters(self, state: ControlState) -> None:
+        """Say where each voter listens, if that is news."""
+        for name, process in self._deployment.state().control.items():
+            node, raft_address, address = int(name), f"{HOST}:{process.raft_port}", f"{HOST}:{process.port}"
+            known = state.nodes.get(node)
+            if known is None or (known.raft_address, known.address) != (raft_address, address):
+                await self._propose(JoinNode(at_ms=now_ms(), node=node, raft_address=raft_address, address=address))
 
     async def _carry_out(self, state: ControlState) -> None:
         """Do what each shard's status asks for. One that cannot be helped now does not keep the others waiting."""
