@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 from collections.abc import Iterator
 
 import asyncpg
@@ -124,6 +125,30 @@ def test_a_database_given_by_its_dsn_is_prepared_and_joins(running: RunningDeplo
             await connection.close()
 
     assert asyncio.run(there())
+
+
+def test_a_shard_whose_server_is_gone_for_good_is_given_up_by_an_operators_word(running: RunningDeployment) -> None:
+    lost, owner = join(running), third(running)
+    user = Api(running).register("kept@example.com")
+    move(running, [bucket_of_user(user)], owner)
+    server = running.deployment.state().shards[lost].pid
+    assert server is not None
+    (running.data / "shards" / lost).rename(running.directory / "taken-away")
+    os.kill(server, signal.SIGKILL)
+    refused = denizen("shards", "remove", lost, "--data", running.data)
+    assert (refused.returncode, "Traceback" in refused.stderr) == (1, False), refused.stderr
+    owning = denizen("shards", "remove", owner, "--lost", "--data", running.data)
+    assert (owning.returncode, "own" in owning.stderr) == (1, True), owning.stderr
+
+    given_up = denizen("shards", "remove", lost, "--lost", "--data", running.data)
+    assert given_up.returncode == 0, given_up.stderr
+    wait_for(lambda: lost not in running.deployment.shard_ids, 60)
+    move(running, [bucket_of_user(user)], "s2")
+    assert Api(running).user(user["id"])["email"] == "kept@example.com"
+    health = json.loads(denizen("status", "--json", "--data", running.data).stdout)
+    assert (health["state"], lost in [shard["id"] for shard in health["shards"]]) == ("running", False)
+    verified = denizen("verify", "--data", running.data)
+    assert verified.returncode == 0, verified.stdout + verified.stderr
 
 
 def test_a_drained_shard_leaves_even_the_first_one_and_the_keys_stay(running: RunningDeployment) -> None:

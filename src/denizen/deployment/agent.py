@@ -4,7 +4,9 @@
     drained   say that the shard is removed, so that nobody asks it any more; then stop its server
     removed   the same, for what a crash left undone
 
-It also says where this machine's voters listen. It watches the state and compares it with `deployment.json`; every verb may be cut off anywhere and is done again. What
+It also says where this machine's voters listen.
+
+It watches the state and compares it with `deployment.json`; every verb may be cut off anywhere and is done again. What
 it does to servers goes through `Hands`, for the supervisor owns them.
 """
 
