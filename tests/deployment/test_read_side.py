@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from denizen.testing.deployment import RunningDeployment, throwaway_deployment
-from denizen.testing.postgres import ThrowawayServer
+from denizen.testing.postgres import ThrowawayServer, throwaway_server
+from deployment.http import Api
 
 
 def denizen(running: RunningDeployment, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -48,3 +49,20 @@ def test_status_tells_how_the_read_side_is_and_read_models_live_in_a_database_of
     with refused, throwaway_deployment(shards=1, arguments=["--read-dsn", dsn]):
         pass
     postgres_server.drop_database(database)
+
+
+def test_users_are_served_while_the_read_database_is_away_and_searched_when_it_is_back() -> None:
+    with throwaway_server() as server:
+        database = server.create_database(template="template0")
+        with throwaway_deployment(shards=1, arguments=["--read-dsn", database.dsn]) as running:
+            running.up.stop()
+            server.server.stop()
+            running.start_again()
+            user = Api(running).register("early@example.com")
+            assert Api(running).user(user["id"])["email"] == "early@example.com"
+            assert denizen(running, "status").returncode == 1
+            server.server.start()
+            server.server.wait_ready()
+            assert read_when_level(running)["state"] == "up"
+            found = Api(running).ask("GET", "/v1/users?email=early@example.com")
+            assert user["id"] in json.dumps(found)

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+import structlog
 
 from denizen import limits
 from denizen.bus.batches import Feed
@@ -25,9 +26,18 @@ from denizen.projections.database import DATABASE, claim, migrate_read
 from denizen.projections.projector import Projector
 from denizen.sharding.ids import Bucket, bucket_of
 
+_log = structlog.get_logger()
+
+
+class ReadDatabaseAway(BadDeployment):
+    """The read database does not answer."""
+
 
 async def prepare_read(deployment: Deployment) -> list[Migration]:
-    """Bring the running server's read database to this program's schema; on a server of ours, made if it is missing."""
+    """Bring the running server's read database to this program's schema; on a server of ours, made if it is missing.
+
+    Raises `ReadDatabaseAway`; another `BadDeployment` if the database belongs to somebody else.
+    """
     arguments = deployment.read_connect_args
     try:
         if deployment.read_dsn is None:
@@ -37,7 +47,9 @@ async def prepare_read(deployment: Deployment) -> list[Migration]:
         return ran
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         place = hide_password(arguments.get("dsn", "its own server"))
-        raise BadDeployment(f"the read database ({place}) does not answer: {error or type(error).__name__}") from error
+        raise ReadDatabaseAway(
+            f"the read database ({place}) does not answer: {error or type(error).__name__}"
+        ) from error
 
 
 async def _create_missing(arguments: Mapping[str, Any]) -> None:
@@ -56,15 +68,26 @@ def readers_of(deployment: Deployment) -> ShardReaders:
 
 
 async def serve_projector(deployment: Deployment) -> None:
-    """Apply events to every projection, until a signal asks to stop."""
+    """Apply events to every projection, as soon as the read database is there, until a signal asks to stop."""
     loop = asyncio.get_running_loop()
     async with readers_of(deployment) as shards:
-        work = asyncio.create_task(_projector(deployment, shards).run(), name="projector")
+        work = asyncio.create_task(_project(deployment, shards), name="projector")
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, work.cancel)
         await asyncio.wait({work})
         if not work.cancelled():
             work.result()  # it ends only by a defect
+
+
+async def _project(deployment: Deployment, shards: ShardReaders) -> None:
+    while True:
+        try:
+            await prepare_read(deployment)
+            break
+        except ReadDatabaseAway as error:
+            _log.warning("read_database_away", detail=error.detail)
+            await asyncio.sleep(limits.projector_retry_s)
+    await _projector(deployment, shards).run()
 
 
 def _projector(deployment: Deployment, shards: ShardReaders) -> Projector:

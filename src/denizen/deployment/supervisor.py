@@ -32,10 +32,11 @@ from denizen.deployment.gateway import GatewayProcess, stop_leftover_gateway
 from denizen.deployment.keeping import Child, keep_running
 from denizen.deployment.layout import Deployment, ShardRecord
 from denizen.deployment.lock import DirectoryLock
-from denizen.deployment.read_side import prepare_read
+from denizen.deployment.read_side import ReadDatabaseAway, prepare_read
 from denizen.deployment.servers import Servers
 from denizen.deployment.state import write_state
 from denizen.errors import BadDeployment, DenizenError
+from denizen.postgres.migrations import Migration
 
 
 class Ready(Struct, frozen=True):
@@ -198,7 +199,7 @@ class Supervisor:
         shards = self.deployment.shards.values()
         work = [prepare_shard(self.deployment, shard, bucket_map) for shard in shards]
         if self.events:
-            work.append(prepare_read(self.deployment))
+            work.append(self._prepare_read())
         ran = 0
         for result in await asyncio.gather(*work, return_exceptions=True):
             if isinstance(result, BaseException):
@@ -206,6 +207,16 @@ class Supervisor:
             ran += len(result)
         count = f"{len(shards)} shards ready" if len(shards) > 1 else "1 shard ready"
         self.narrator.done(count + (f", {ran} migrations applied" if ran else ""))
+
+    async def _prepare_read(self) -> list[Migration]:
+        """If it is somebody else's and away, only a first start fails; later, users are served and searches wait."""
+        try:
+            return await prepare_read(self.deployment)
+        except ReadDatabaseAway as away:
+            if self.deployment.read_dsn is None or not self.deployment.record.born:
+                raise
+            self.narrator.note(f"{away.detail}; users are served, searches wait for it")
+            return []
 
     async def _start_bus(self) -> None:
         if self.events is None:
