@@ -1,8 +1,9 @@
 """Commands on users: read, decide, append; over whichever shards it takes.
 
 A command on an existing user reads its state, decides in pure code, and appends with the version it read; if somebody
-else was faster it starts again, unless the caller insisted on a version. A registration mints its id into the bucket of
-the first login name, so that the commonest write is one transaction on one shard.
+else was faster it starts again, unless the caller insisted on a version. If this gateway itself wrote the user a moment
+ago, it decides on what it wrote, and reads only if that is refused. A registration mints its id into the bucket of the
+first login name, so that the commonest write is one transaction on one shard.
 """
 
 import asyncio
@@ -32,6 +33,7 @@ from denizen.service import idempotency
 from denizen.service.context import Context, Written
 from denizen.service.login_names import Change, LoginNames, taken
 from denizen.service.queries import UserQueries, expected
+from denizen.service.recent_users import RecentUsers
 from denizen.service.router import Router
 from denizen.service.streams import folded_user
 from denizen.sharding.ids import Bucket, Position, UserId, bucket_of, mint_user_id
@@ -62,6 +64,7 @@ class UserService(UserQueries):
     def __init__(self, router: Router, names: LoginNames, kinds: frozenset[LoginNameKind]) -> None:
         super().__init__(router, kinds)
         self._names = names
+        self._recent = RecentUsers()
 
     async def register(self, registration: Registration, context: Context) -> Written:
         """Create a user. `LoginNameTaken`, `IdempotencyKeyReused`, `OutcomeUnknown`, or it is durable."""
@@ -172,8 +175,20 @@ class UserService(UserQueries):
         if earlier is not None:
             return earlier
         return await self._unless_done(
-            bucket, context, self._decide_and_append(UserId(user_id), decision, if_version, context)
+            bucket, context, self._change_user(UserId(user_id), decision, if_version, context)
         )
+
+    async def _change_user(
+        self, user_id: UserId, decision: Decide, if_version: int | None, context: Context
+    ) -> Written:
+        recent = self._recent.get(user_id)
+        if recent is not None and if_version in (None, recent.version):
+            try:
+                if events := decision(recent.user):
+                    return await self._change(recent, events, context)
+            except (Rejected, VersionConflict, LoginNameTaken):
+                self._recent.drop(user_id)  # it may be out of date, and so the refusal
+        return await self._decide_and_append(user_id, decision, if_version, context)
 
     async def _decide_and_append(
         self, user_id: UserId, decision: Decide, if_version: int | None, context: Context, *, even_gone: bool = False
@@ -264,7 +279,9 @@ class UserService(UserQueries):
         """The answer to an append; the error that its outcome stands for."""
         match outcome.result:
             case Result.DONE:
-                return _done(append, outcome, before)
+                written = _done(append, outcome, before)
+                self._recent.put(written.user)
+                return written
             case Result.REPEATED:
                 return await self._repeated(append, outcome)
             case Result.VERSION_CONFLICT:
