@@ -27,6 +27,10 @@ class Api:
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         """One request; `urllib.error.HTTPError` if it is refused."""
+        return json.loads(self.text(path, method, body) or "null")
+
+    def text(self, path: str, method: str = "GET", body: Any = None) -> str:
+        """The answer to a request as it came."""
         request = urllib.request.Request(  # noqa: S310  our own server
             f"{self._url or self._running.url}{path}",
             data=None if body is None else json.dumps(body).encode(),
@@ -34,7 +38,7 @@ class Api:
             method=method,
         )
         with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
-            return json.loads(response.read() or b"null")
+            return str(response.read().decode())
 
     def register(self, email: str) -> Any:
         """A new user."""

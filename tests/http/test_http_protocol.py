@@ -107,6 +107,12 @@ class TestReplies:
         assert email not in text
         assert "process_resident_memory_bytes" in text
 
+    async def test_metrics_of_other_processes_are_asked_for_by_name(self, api: Api) -> None:
+        assert "denizen_http_requests_total" in (await api("GET", "/metrics?process=gateway")).raw.decode()
+        assert (await api("GET", "/metrics?process=relay")).code == "process_not_here"
+        assert (await api("GET", "/metrics?process=../secrets/keyring")).code == "invalid_parameter"
+        assert (await api.with_key(None)("GET", "/metrics?process=relay")).code == "unauthenticated"
+
     async def test_health_version_and_problem_pages_are_open(self, api: Api) -> None:
         nobody = api.with_key(None)
         assert (await nobody("GET", "/health/live")).json == {"status": "live"}

@@ -34,11 +34,13 @@ def projector(
     import prometheus_client
     import uvloop
 
+    from denizen.deployment.process_metrics import ProcessMetrics
     from denizen.deployment.read_side import serve_projector
     from denizen.logs import configure_logs
 
     deployment = Deployment.load(data_directory(data))
     configure_logs()
+    ProcessMetrics(deployment).keep_writing("projector")
     if metrics is not None:
         try:
             host, port = parse_listen(metrics)

@@ -36,6 +36,7 @@ def relay(
 
     from denizen.bus.process import serve_relays
     from denizen.deployment.control_access import map_source_of
+    from denizen.deployment.process_metrics import ProcessMetrics
     from denizen.logs import configure_logs
 
     deployment = Deployment.load(data_directory(data))
@@ -43,6 +44,7 @@ def relay(
     if bus is None:
         raise BadDeployment(f"the deployment in {deployment.directory} has no bus: start it (`denizen up`) with one")
     configure_logs()
+    ProcessMetrics(deployment).keep_writing("relay")
     if metrics is not None:
         try:
             host, port = parse_listen(metrics)

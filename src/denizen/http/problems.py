@@ -60,6 +60,7 @@ _REMEDIES: Final[Mapping[type[DenizenError], str]] = {
     errors.DenizenError: "Repeat it later; if it stays, report it with the `request_id`.",
     errors.OutcomeUnknown: "Repeat it with the same `Idempotency-Key`: it happens once, or is answered from before.",
     errors.Unavailable: "Repeat it in a moment; nothing was changed.",
+    refusals.ProcessNotHere: "Ask the gateway of the machine on which it runs; `denizen status` shows whether it does.",
     refusals.ProjectionNotFound: "List them at `/v1/projections`.",
     refusals.ReplayRefused: "Look at `/v1/replays` and `/v1/projections`.",
     refusals.SlowConsumer: "Read faster, or in several consumers by `buckets`; go on with the last cursor.",

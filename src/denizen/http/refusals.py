@@ -107,6 +107,12 @@ class TooManyFeeds(DenizenError):
     code, status, title, retryable = "too_many_feeds", 429, "Too many feeds", True
 
 
+class ProcessNotHere(DenizenError):
+    """No such process runs beside this gateway."""
+
+    code, status, title = "process_not_here", 404, "No such process here"
+
+
 class ProjectionNotFound(DenizenError):
     """There is no projection of this name."""
 

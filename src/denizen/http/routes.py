@@ -8,6 +8,7 @@ from typing import Final
 
 from denizen import errors
 from denizen.api import shapes
+from denizen.deployment.process_metrics import PROCESSES
 from denizen.http import refusals
 from denizen.http.erasure_routes import ERASURES
 from denizen.http.handlers import batches, keys, login_names, system, users
@@ -161,7 +162,11 @@ _SYSTEM: Final = (
     ),
     Route(
         name="metrics", method="GET", path="/metrics", handler=system.metrics, scope=METRICS, text=True,
-        summary="Metrics in Prometheus' text format",
+        summary="Metrics in Prometheus' text format, of the gateway or of a process of the event plane beside it",
+        query=(
+            Query("process", "Whose.", {"type": "string", "enum": ["gateway", *PROCESSES], "default": "gateway"}),
+        ),
+        problems=(refusals.ProcessNotHere,),
     ),
     Route(
         name="version", method="GET", path="/v1/version", handler=system.version, scope=None,

@@ -24,6 +24,7 @@ from denizen.bus.settings import BusSettings
 from denizen.changes import Hub
 from denizen.deployment.control_access import map_source_of
 from denizen.deployment.layout import Deployment
+from denizen.deployment.process_metrics import ProcessMetrics
 from denizen.deployment.replaying import Runs
 from denizen.errors import BadConfiguration
 from denizen.http.access_log import AccessLog
@@ -67,6 +68,7 @@ async def _serve(deployment: Deployment, host: str, port: int) -> None:
             reads=reads,
             bus=deployment.bus,
             runs=Runs(deployment),
+            process_metrics=ProcessMetrics(deployment),
             desk=desk_of(deployment),
             log=True,
         ),
@@ -115,6 +117,7 @@ async def listening(
     reads: ReadModels | None = None,
     bus: BusSettings | None = None,
     runs: Runs | None = None,
+    process_metrics: ProcessMetrics | None = None,
     desk: Desk | None = None,
     log: bool = False,
 ) -> AsyncIterator[Services]:
@@ -130,7 +133,7 @@ async def listening(
         engine.users, engine.keys, PasswordPool(), Limiter(), RecentKeys(), metrics, reads, changes, desk=desk
     )
     services.control = None if reads is None else Control(reads.connect_args, engine.router)
-    services.runs = runs
+    services.runs, services.process_metrics = runs, process_metrics
     services.erasures, services.bus = engine.erasures, bus
     access_log = AccessLog(_write_line, metrics.log_lines_lost.inc) if log else None
     server = _http_server(Gateway(services, access_log), host, port)

@@ -4,6 +4,7 @@ from msgspec import Struct, field
 
 from denizen.bus.settings import BusSettings
 from denizen.changes import Hub
+from denizen.deployment.process_metrics import ProcessMetrics
 from denizen.deployment.replaying import Runs
 from denizen.http.feeds import Feeds
 from denizen.http.idempotency import RecentKeys
@@ -38,6 +39,7 @@ class Services(Struct):
     control: Control | None = None
     runs: Runs | None = None
     erasures: Erasures | None = None
+    process_metrics: ProcessMetrics | None = None
     bus: BusSettings | None = None
     stopping: bool = False
     in_flight: int = 0

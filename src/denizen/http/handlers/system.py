@@ -6,9 +6,10 @@ import structlog
 
 from denizen import __version__
 from denizen.api.shapes import Health, ServiceVersion
+from denizen.deployment.process_metrics import PROCESSES
 from denizen.http.metrics import CONTENT_TYPE
 from denizen.http.problems import CATALOGUE, problem_page
-from denizen.http.refusals import RouteNotFound
+from denizen.http.refusals import InvalidParameter, ProcessNotHere, RouteNotFound
 from denizen.http.replies import JSON, Reply, json_reply, text_reply
 from denizen.http.requests import Request
 from denizen.http.services import Services
@@ -36,6 +37,14 @@ async def ready(services: Services, request: Request) -> Reply:
 
 async def metrics(services: Services, request: Request) -> Reply:
     """GET /metrics"""
+    process = request.query.get("process", "gateway")
+    if process in PROCESSES:
+        written = services.process_metrics.read(process) if services.process_metrics else None
+        if written is None:
+            raise ProcessNotHere(f"no {process} runs beside this gateway")
+        return text_reply(written, CONTENT_TYPE)
+    if process != "gateway":
+        raise InvalidParameter("process", "process", f"`process` must be one of gateway, {', '.join(PROCESSES)}")
     services.metrics.in_flight.set(services.in_flight)
     services.metrics.password_jobs.set(services.passwords.jobs)
     return text_reply(services.metrics.render(), CONTENT_TYPE)
