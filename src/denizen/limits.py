@@ -65,7 +65,7 @@ map_retry_s = 1.0
 list_settle_s = 5.0  # how long a list waits until it is told who serves each bucket
 list_retry_s = 0.02
 snapshots_settle_s = 15.0  # the same for snapshots of all shards
-map_lag_s = 1.0  # how long a write waits for the map to say where its bucket went
+map_lag_s = 3.0  # how long a write waits for the map to say where its bucket went
 
 # Service
 optimistic_attempts_max = 8
