@@ -28,7 +28,7 @@ BAR_S = 10.0
 
 async def measure(plant: Plant, seconds: float) -> list[Figure]:
     """Wipe it in the midst of `seconds` of load."""
-    watcher = Watcher()
+    watcher = Watcher(sample=5)
     async with ReadModels(plant.running.deployment.read_connect_args) as reads:
         watching = asyncio.create_task(watcher.watch(reads))
         load = asyncio.create_task(
