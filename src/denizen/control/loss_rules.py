@@ -1,8 +1,8 @@
 """The rule for a shard whose server is gone for good, by an operator's word: nothing is asked of it any more.
 
 It must own nothing, so nothing is lost with it that the map speaks of. Moves to it end without its answer; a source
-that may be fenced for one, or closed, is reopened first. That is safe if the word is true, even for a target that may be
-open: it never runs again. No map ever named it, so nothing is lost with it but what a gateway, told by the shards
+that may be fenced for one, or closed, is reopened first. That is safe if the word is true, even for a target that may
+be open: it never runs again. No map ever named it, so nothing is lost with it but what a gateway, told by the shards
 themselves, wrote there in the moment before the commit.
 """
 
