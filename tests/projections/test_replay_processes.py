@@ -19,6 +19,7 @@ from denizen.testing.deployment import RunningDeployment, throwaway_deployment
 from denizen.testing.events import fill_shard
 
 EVENTS = 12_000
+_HOLD_THE_LAST = "select from denizen_read.replay_parts order by first desc limit 1 for update"
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +69,24 @@ async def until_applied(running: RunningDeployment, version: int, events: int) -
             await asyncio.sleep(0.1)
 
 
+async def start_and_kill(running: RunningDeployment) -> None:
+    """Begin a replay, and kill it when some parts are done, and one is not: that one is held until then."""
+    connection = await asyncpg.connect(**running.deployment.read_connect_args)
+    run = started(running, "run", "directory")
+    try:
+        async with asyncio.timeout(60):
+            async with connection.transaction():
+                while not await connection.fetch(_HOLD_THE_LAST):
+                    await asyncio.sleep(0.005)
+                while not await connection.fetchval("select bool_or(done) from denizen_read.replay_parts"):
+                    await asyncio.sleep(0.005)
+                assert run.poll() is None
+                run.kill()
+                run.wait()
+    finally:
+        connection.terminate()
+
+
 async def test_a_projector_killed_again_and_again_and_a_replay_killed_end_equal(running: RunningDeployment) -> None:
     for _ in range(4):  # wherever it is: its keeper starts it again
         before = await applied(running, 1)
@@ -82,10 +101,7 @@ async def test_a_projector_killed_again_and_again_and_a_replay_killed_end_equal(
     plan = json.loads(cli(running, "plan", "directory", "--json").stdout)
     assert (plan["version"], plan["events"]) == (2, plan["events"])
     assert plan["events"] >= EVENTS
-    killed = started(running, "run", "directory")
-    await asyncio.sleep(1.5)
-    killed.kill()
-    killed.wait()
+    await start_and_kill(running)
     done = cli(running, "run", "directory", "--workers", "2", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["state"] == "done"

@@ -35,7 +35,7 @@ def projector(
     import uvloop
 
     from denizen.deployment.process_metrics import ProcessMetrics
-    from denizen.deployment.read_side import serve_projector
+    from denizen.deployment.projecting import serve_projector
     from denizen.logs import configure_logs
 
     deployment = Deployment.load(data_directory(data))

@@ -87,7 +87,7 @@ class StoredUser(Struct, frozen=True):
     user: User
 
 
-class RecordedEvent(Struct, frozen=True):
+class RecordedEvent(Struct, frozen=True, gc=False):
     """An event with its envelope."""
 
     position: Position

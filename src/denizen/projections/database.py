@@ -68,11 +68,12 @@ async def connect_writer(connect_args: Mapping[str, Any], **settings: str) -> as
 async def use_json(connection: asyncpg.Connection) -> None:
     """Read and write jsonb as Python values."""
     await connection.set_type_codec(
-        "jsonb", schema="pg_catalog", encoder=_encode_jsonb, decoder=_decode_jsonb, format="binary"
+        "jsonb", schema="pg_catalog", encoder=encode_jsonb, decoder=_decode_jsonb, format="binary"
     )
 
 
-def _encode_jsonb(value: Any) -> bytes:
+def encode_jsonb(value: Any) -> bytes:
+    """A value as binary jsonb."""
     return _JSONB_VERSION + msgspec.json.encode(value)
 
 

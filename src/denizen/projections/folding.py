@@ -74,8 +74,13 @@ class Folder:
             except Exception:  # noqa: BLE001 - whatever a fold raises is about its stream
                 self._take_singly(user_id, before, events)
 
+    def drain(self) -> dict[Table, list[Row]]:
+        """The rows to write so far, to be taken away now; what is counted stays until `finish`."""
+        rows, self._changes.writes = self._changes.writes, _lists()
+        return rows
+
     def finish(self) -> Changes:
-        """All changes; what is counted is summed up."""
+        """All changes that are left; what is counted is summed up."""
         for table, sums in self._counts.items():
             self._changes.writes[table] += [_counted(table, key, numbers) for key, numbers in sums.items()]
         return self._changes

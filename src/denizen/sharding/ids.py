@@ -53,7 +53,7 @@ def parse_user_id(text: str) -> UserId:
     return UserId(UUID(text))
 
 
-class Position(Struct, frozen=True, order=True):
+class Position(Struct, frozen=True, order=True, gc=False):
     """A place in the log of a bucket. Positions of one bucket compare; those of two do not."""
 
     bucket: Bucket

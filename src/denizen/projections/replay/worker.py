@@ -1,6 +1,6 @@
 """A worker of a replay: part after part, each in one transaction.
 
-    claim a part → its events from the shards → fold in memory → COPY rows, checkpoints, "done" → commit
+    claim a part → its events from the shards → fold, encode, bucket by bucket → COPY rows, checkpoints, "done" → commit
 
 A worker that is killed leaves its part as it was; another one, or the next run, does it. What a shard has of a bucket
 in one snapshot is a whole beginning of the bucket's log, so its last sequence is the checkpoint.
@@ -8,7 +8,7 @@ in one snapshot is a whole beginning of the bucket's log, so its last sequence i
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import asyncpg
@@ -18,11 +18,12 @@ from denizen.bus.shards import Shards
 from denizen.errors import Moved
 from denizen.events.scanning import copy_buckets, histories
 from denizen.projections import registry
+from denizen.projections.copying import CopyData
 from denizen.projections.database import connect_writer
 from denizen.projections.folding import Changes, Folder
 from denizen.projections.projection import Projection
 from denizen.projections.replay import work
-from denizen.projections.tables import SCHEMA, Kind
+from denizen.projections.tables import Kind
 from denizen.projections.writing import write_changes
 from denizen.sharding.ids import Bucket, ShardId
 
@@ -67,12 +68,15 @@ async def _do_part(connection: asyncpg.Connection, projection: Projection, versi
         if part is None:
             return False
         folder, heads = Folder(projection), dict[Bucket, int]()
+        copies = {table: CopyData(table) for table in projection.tables if table.kind is not Kind.COUNT}
         for copied in await _read(shards, [Bucket(number) for number in range(part[0], part[1] + 1)]):
             for history in histories(copied):
                 folder.fold(history.streams, {})
                 heads[history.bucket] = history.events
+                for table, new in folder.drain().items():
+                    copies[table].add(new)
         changes = folder.finish()
-        rows = await _write(connection, version, changes)
+        rows = await _write(connection, version, copies.values(), changes)
         for poison in changes.poison:
             await registry.park(connection, projection.name, version, poison)
         await connection.execute(_CHECKPOINTS, projection.name, version, list(heads), list(heads.values()))
@@ -109,18 +113,9 @@ def _by_shard(shards: Shards, buckets: Sequence[Bucket]) -> dict[ShardId, list[B
     return found
 
 
-async def _write(connection: asyncpg.Connection, version: int, changes: Changes) -> int:
+async def _write(connection: asyncpg.Connection, version: int, copies: Collection[CopyData], counted: Changes) -> int:
     """COPY what is only ever inserted; add up what is counted, last, for its rows are locked to the commit."""
-    counted = Changes()
-    rows = 0
-    for table, new in changes.writes.items():
-        rows += len(new)
-        if table.kind is Kind.COUNT:
-            counted.writes[table] += new
-        else:
-            await connection.copy_records_to_table(
-                table.at(version), schema_name=SCHEMA, columns=table.names, records=new
-            )
-    counted.clears = changes.clears
+    for copy in copies:
+        await copy.send(connection, version)
     await write_changes(connection, version, counted)
-    return rows
+    return sum(copy.rows for copy in copies) + sum(map(len, counted.writes.values()))
