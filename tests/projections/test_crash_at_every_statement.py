@@ -7,13 +7,18 @@ import pytest
 
 from denizen.events.lanes import BROKEN
 from denizen.projections import registry
+from denizen.projections.applying import apply_together
+from denizen.projections.arrivals import Arrivals
 from denizen.projections.database import connect_writer
+from denizen.projections.directory.model import DIRECTORY
 from denizen.projections.runner import Runner
 from denizen.testing.postgres import Database
 from denizen.testing.projections import History, MemoryModel
 from denizen.users.events import AttributesChanged, UserDeleted
 
 from .plans import PLANS
+
+PROJECTIONS = (PLANS, DIRECTORY)
 
 
 class Cut(Exception):
@@ -68,10 +73,22 @@ def story() -> History:
     return history
 
 
+def expected(history: History) -> list[list[tuple[Any, ...]]]:
+    models = {projection: MemoryModel(projection) for projection in PROJECTIONS}
+    for model in models.values():
+        model.apply(history.events)
+    return [
+        sorted((tuple(row) for row in model.rows(table)), key=repr)
+        for projection, model in models.items()
+        for table in projection.tables
+    ]
+
+
 async def content(connection: asyncpg.Connection) -> list[list[tuple[Any, ...]]]:
     return [
         sorted((tuple(row) for row in await connection.fetch(f"select * from denizen_read.{table.name}")), key=repr)  # noqa: S608
-        for table in PLANS.tables
+        for projection in PROJECTIONS
+        for table in projection.tables
     ]
 
 
@@ -79,36 +96,42 @@ async def content(connection: asyncpg.Connection) -> list[list[tuple[Any, ...]]]
 async def test_a_projector_killed_at_every_statement_applies_each_event_once(
     read_database: Database, after: bool
 ) -> None:
-    history, model = story(), MemoryModel(PLANS)
-    model.apply(history.events)
-    expected = [sorted((tuple(row) for row in model.rows(table)), key=repr) for table in PLANS.tables]
+    history = story()
+    whole = expected(history)
     look = await connect_writer(read_database.connect_args)
     statement, crashed = 0, True
     try:
         while crashed:
             statement += 1
             async with look.transaction():
-                await registry.create_version(look, PLANS, statement, state="running", indexed=True)
-                await registry.make_live(look, PLANS, statement)
+                for projection in PROJECTIONS:
+                    await registry.create_version(look, projection, statement, state="running", indexed=True)
+                    await registry.make_live(look, projection, statement)
             crashed = await _apply_until_cut(read_database, history, statement, after=after)
-            runner = Runner(look, PLANS, statement)
-            await runner.open()
-            await runner.apply(history.events)
-            assert await content(look) == expected, f"cut at statement {statement}"
+            await apply_together(look, await _opened(look, statement), Arrivals.of(history.events))
+            assert await content(look) == whole, f"cut at statement {statement}"
             assert [each.stream_version for each in await registry.parked(look) if each.version == statement] == [2]
     finally:
         await look.close()
     assert statement > 8
 
 
+async def _opened(connection: asyncpg.Connection, version: int) -> list[Runner]:
+    runners = [Runner(connection, projection, version) for projection in PROJECTIONS]
+    for runner in runners:
+        await runner.open()
+    return runners
+
+
 async def _apply_until_cut(database: Database, history: History, statement: int, *, after: bool) -> bool:
     connection = await connect_writer(database.connect_args)
     try:
-        runner = Runner(connection, PLANS, statement)
-        await runner.open()
-        runner._connection = Fragile(connection, statement, after=after)
-        await runner.apply(history.events[:5])
-        await runner.apply(history.events)
+        runners = await _opened(connection, statement)
+        fragile: Any = Fragile(connection, statement, after=after)
+        for runner in runners:
+            runner._connection = fragile
+        for events in (history.events[:5], history.events[5:]):
+            await apply_together(fragile, runners, Arrivals.of(events))
     except (Cut, *BROKEN):
         return True
     else:

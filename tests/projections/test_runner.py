@@ -7,8 +7,13 @@ import pytest
 
 from denizen.events.login_name_events import LoginNameConfirmed
 from denizen.projections import registry
+from denizen.projections.activity import ACTIVITY
+from denizen.projections.applying import apply_together
+from denizen.projections.arrivals import Arrivals
 from denizen.projections.database import connect_writer
+from denizen.projections.directory.model import DIRECTORY
 from denizen.projections.runner import Fenced, Runner
+from denizen.projections.statistics import STATISTICS
 from denizen.sharding.ids import Bucket, mint_user_id
 from denizen.testing.postgres import Database
 from denizen.testing.projections import History, MemoryModel
@@ -171,3 +176,58 @@ async def test_what_the_database_refuses_is_parked_by_its_event(connection: asyn
     (parked,) = await registry.parked(connection)
     assert (parked.stream, parked.stream_version) == (ann, 2)
     assert dict(await connection.fetch("select user_id, plan from denizen_read.plans")) == {ann: "free", bob: "gold"}
+
+
+async def test_runners_apply_a_batch_together_wherever_each_of_them_is(connection: asyncpg.Connection) -> None:
+    history = story()
+    async with connection.transaction():
+        await registry.create_version(connection, DIRECTORY, 1, state="running", indexed=True)
+    runners = [await opened(connection), Runner(connection, DIRECTORY, 1)]
+    await runners[1].open()
+    await runners[0].apply(history.events[:4])
+    applied = await apply_together(connection, runners, Arrivals.of(history.events))
+    assert applied.new == {runners[0]: len(history.events) - 4, runners[1]: len(history.events)}
+    assert not applied.failed
+    model = MemoryModel(PLANS)
+    model.apply(history.events)
+    assert await content(connection) == expected(model)
+    people = {row[0] for row in await connection.fetch("select user_id from denizen_read.directory_v1")}
+    assert people == {row.user_id for row in model.rows()}
+
+
+async def test_of_runners_that_apply_together_one_that_is_fenced_undoes_all(
+    connection: asyncpg.Connection, read_database: Database
+) -> None:
+    history = story()
+    async with connection.transaction():
+        await registry.create_version(connection, DIRECTORY, 1, state="running", indexed=True)
+    runners = [await opened(connection), Runner(connection, DIRECTORY, 1)]
+    await runners[1].open()
+    other = await connect_writer(read_database.connect_args)
+    rival = Runner(other, DIRECTORY, 1)
+    await rival.open()
+    await rival.apply(history.events[:1])
+    await other.close()
+    with pytest.raises(Fenced):
+        await apply_together(connection, runners, Arrivals.of(history.events))
+    assert await connection.fetchval("select count(*) from denizen_read.plans") == 0
+
+
+async def test_what_the_database_refuses_of_one_projection_harms_no_other(connection: asyncpg.Connection) -> None:
+    history = History()
+    ann, bob = history.register(bucket=1), history.register(bucket=1)
+    history.record(ann, AttributesChanged(changed={"plan": "a\x00b"}))
+    history.record(bob, AttributesChanged(changed={"plan": "gold"}))
+    async with connection.transaction():
+        await registry.create_version(connection, ACTIVITY, 1, state="running", indexed=True)
+        await registry.create_version(connection, STATISTICS, 1, state="running", indexed=True)
+    await connection.execute("drop table denizen_read.statistics_hours_v1")
+    runners = [await opened(connection), Runner(connection, ACTIVITY, 1), Runner(connection, STATISTICS, 1)]
+    for runner in runners[1:]:
+        await runner.open()
+    applied = await apply_together(connection, runners, Arrivals.of(history.events))
+    assert applied.new == dict.fromkeys(runners[:2], 4)
+    assert [type(error) for error in applied.failed.values()] == [asyncpg.UndefinedTableError]
+    assert [(each.projection, each.stream) for each in await registry.parked(connection)] == [("plans", ann)]
+    assert await connection.fetchval("select count(*) from denizen_read.activity_v1") == 4
+    assert runners[2].checkpoints[Bucket(1)] == 0

@@ -25,10 +25,12 @@ from denizen.events.codec import UnknownEvent
 from denizen.events.lanes import BROKEN, PASSING
 from denizen.events.records import RecordedEvent
 from denizen.projections import registry
+from denizen.projections.applying import apply_together
+from denizen.projections.arrivals import Arrivals
 from denizen.projections.database import connect_writer
 from denizen.projections.metrics import Lag
 from denizen.projections.projection import Projection
-from denizen.projections.runner import Fenced, Runner, StreamReader
+from denizen.projections.runner import Runner, StreamReader
 from denizen.sharding.ids import Bucket
 
 _log = structlog.get_logger()
@@ -107,6 +109,7 @@ class Session:
         self._projections = projections
         self._open_feed = open_feed
         self._read_stream = read_stream
+        self._writer: asyncpg.Connection  # of all runners
         self._runners: dict[tuple[str, int], Runner] = {}
         self._lags: dict[tuple[str, int], Lag] = {}
         self._heads: Mapping[Bucket, int] | None = None
@@ -120,6 +123,8 @@ class Session:
         due = 0.0
         async with self._stack:
             await self._create_missing()
+            self._writer = await connect_writer(self._connect_args)
+            self._stack.callback(self._writer.terminate)
             while True:
                 if loop.time() >= due:
                     await self._look_after()
@@ -145,17 +150,14 @@ class Session:
         await asyncio.sleep(max(rest, limits.projector_pause_s - worked))
 
     async def _apply(self, events: list[RecordedEvent]) -> None:
-        for event in events:
-            self._taken[event.position.bucket] = event.position.sequence
-        await asyncio.gather(*(self._apply_one(key, runner, events) for key, runner in list(self._runners.items())))
-
-    async def _apply_one(self, key: tuple[str, int], runner: Runner, events: list[RecordedEvent]) -> None:
-        try:
-            self._lags[key].applied(events, await runner.apply(events))
-        except (Fenced, *BROKEN, *PASSING):
-            raise
-        except asyncpg.PostgresError as error:  # about this projection alone, such as a table that is gone
-            await self._pause(key, f"{type(error).__name__}: {error}")
+        arrivals = Arrivals.of(events)
+        self._taken.update(arrivals.ends)
+        applied = await apply_together(self._writer, list(self._runners.values()), arrivals)
+        for key, runner in list(self._runners.items()):
+            if (error := applied.failed.get(runner)) is not None:
+                await self._pause(key, f"{type(error).__name__}: {error}")
+            else:
+                self._lags[key].applied(events, applied.new[runner])
 
     async def _create_missing(self) -> None:
         """Make the first version of projections that are new, and let readers see it."""
@@ -180,24 +182,21 @@ class Session:
                 why = "its tables were made by another definition: make a new version with `denizen replay run`"
                 await registry.pause(self._control, *key, why)
         for key in self._runners.keys() - wanted.keys():
-            await self._close(key)
-        opened = [await self._open(key, wanted[key]) for key in wanted.keys() - self._runners.keys()]
+            self._close(key)
+        opened = [await self._open(key, wanted[key]) for key in sorted(wanted.keys() - self._runners.keys())]
         if opened:
             await self._rewind(opened)
         await self._grant_wishes()
         await self._tell_progress()
 
     async def _open(self, key: tuple[str, int], projection: Projection) -> Runner:
-        connection = await connect_writer(self._connect_args)
-        self._stack.callback(connection.terminate)
-        runner = Runner(connection, projection, key[1])
+        runner = Runner(self._writer, projection, key[1])
         await runner.open()
         self._runners[key], self._lags[key] = runner, Lag(projection.name)
         return runner
 
-    async def _close(self, key: tuple[str, int]) -> None:
-        self._lags.pop(key)
-        await self._runners.pop(key).close()
+    def _close(self, key: tuple[str, int]) -> None:
+        del self._lags[key], self._runners[key]
 
     async def _rewind(self, opened: list[Runner]) -> None:
         """Have the feed give what these runners need; the others pass over what they know."""
@@ -222,10 +221,12 @@ class Session:
         if self._heads is None or self._feed is None:
             return
         silence = self._feed.silence_s
+        lag, known = 0, dict[Bucket, int]()
         for key, runner in self._runners.items():
             await runner.store()
-            known = runner.checkpoints
-            lag = sum(max(0, head - known[bucket]) for bucket, head in self._heads.items())
+            if runner.checkpoints != known:  # most are where the one before is
+                known = runner.checkpoints
+                lag = sum(max(0, head - known[bucket]) for bucket, head in self._heads.items())
             self._lags[key].behind(lag)
             await self._control.execute(
                 _PROGRESS, *key, lag, *self._lags[key].percentiles(), silence if lag == 0 else inf
@@ -238,7 +239,7 @@ class Session:
     async def _pause(self, key: tuple[str, int], reason: str) -> None:
         _log.error("projection_paused", projection=key[0], version=key[1], reason=reason)
         await registry.pause(self._control, *key, reason)
-        await self._close(key)
+        self._close(key)
 
 
 async def _resume_unknown(control: asyncpg.Connection) -> None:

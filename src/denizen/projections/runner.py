@@ -1,6 +1,6 @@
 """A runner applies events to one version of one projection: each exactly once, in the order of its bucket.
 
-    one transaction: checkpoints from the known to the new ones → current rows → fold → write → commit
+    prepare: current rows → fold        write, one transaction: checkpoints from the known to the new ones → rows
 
 Checkpoints of buckets in which nothing came that changes a row (events of login names) are stored a moment later.
 
@@ -14,17 +14,19 @@ from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
+from msgspec import Struct, structs
 
 from denizen import limits
-from denizen.errors import DenizenError
 from denizen.events.records import RecordedEvent
-from denizen.invariants import invariant
 from denizen.projections import registry
+from denizen.projections.arrivals import Arrivals
 from denizen.projections.folding import Changes, Poison, Streams, by_stream, fold_streams
 from denizen.projections.projection import Projection, Row
 from denizen.projections.registry import Parked
-from denizen.projections.writing import ADVANCE, FENCED, apply_at_once, write_changes
+from denizen.projections.writing import Advance, Fenced, advance_checkpoints, apply_at_once, write_changes
 from denizen.sharding.ids import Bucket
+
+__all__ = ["Fenced", "Runner", "Step"]
 
 StreamReader = Callable[[UUID, int], Awaitable[list[RecordedEvent]]]  # the events of a stream after a version
 
@@ -33,14 +35,27 @@ _UNPARK: Final = "delete from denizen_read.parked where projection = $1 and vers
 _REFUSED: Final = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
 
 
-class Fenced(DenizenError):
-    """Another runner has advanced this version of the projection."""
+class Step(Struct, frozen=True):
+    """What a batch means for one version of a projection: folded, not written yet."""
 
-    code, title, retryable = "fenced", "Another projector runs", True
+    runner: "Runner"
+    events: int  # that are new to it
+    ends: dict[Bucket, int]
+    streams: Streams
+    advance: Advance  # of the buckets in which something came that changes a row
+    changes: Changes
+
+    @property
+    def plain(self) -> bool:
+        """Whether one statement can write it, together with others."""
+        return bool(self.advance.after) and not self.changes.poison and not self.changes.clears
 
 
 class Runner:
-    """One version of a projection, over a connection of its own. `open` it before use; after an error, open another."""
+    """One version of a projection. `open` it before use; after an error, open another.
+
+    Several runners may share a connection: see `applying`.
+    """
 
     def __init__(self, connection: asyncpg.Connection, projection: Projection, version: int) -> None:
         self.projection = projection
@@ -59,25 +74,45 @@ class Runner:
         known = await registry.parked(self._connection)
         self._parked = {each.stream for each in known if (each.projection, each.version) == self._identity}
 
-    async def close(self) -> None:
-        """Give the connection up."""
-        self._connection.terminate()
-
     async def apply(self, events: Iterable[RecordedEvent]) -> int:
-        """Apply what is new of these events; how many that were.
+        """Apply what is new of these events, alone; how many that were.
 
         After `Fenced`, or an error of asyncpg, open another runner.
         """
-        fresh = self._fresh(events)
-        if not fresh:
-            return 0
-        ends = {event.position.bucket: int(event.position.sequence) for event in fresh}
-        streams = by_stream(fresh, frozenset(self._parked))
+        step = await self.prepare(Arrivals.of(events))
+        await self.write(step)
+        return step.events
+
+    async def prepare(self, arrivals: Arrivals) -> Step:
+        """Fold what is new of them; nothing is changed yet. The next batch comes after this one was written."""
+        new = arrivals.after(self.checkpoints)
+        streams = new.streams
+        if self._parked:
+            streams = {stream: events for stream, events in streams.items() if stream not in self._parked}
         touched = {events[0].position.bucket for events in streams.values()}
-        self.checkpoints.update(ends)
-        if touched:
-            await self._write(streams, {bucket: ends[bucket] for bucket in touched})
-        return len(fresh)
+        changes = fold_streams(self.projection, streams, await self._current(streams))
+        advance = self._advance({bucket: new.ends[bucket] for bucket in touched})
+        return Step(self, len(new.events), new.ends, streams, advance, changes)
+
+    async def write(self, step: Step) -> None:
+        """Write a step in a transaction of its own."""
+        try:
+            if step.plain:
+                await apply_at_once(self._connection, [(step.advance, step.changes)])
+            elif step.streams:
+                await self._in_steps(step)
+        except _REFUSED:
+            self._rows.clear()
+            poison = await self._one_by_one(step)
+            step = structs.replace(step, changes=Changes(poison=poison))
+        self.written(step)
+
+    def written(self, step: Step) -> None:
+        """A step is in the database."""
+        self.checkpoints.update(step.ends)
+        self._stored.update(step.advance.after)
+        self._parked.update(each.event.stream for each in step.changes.poison)
+        self._remember(step.changes)
 
     async def store(self) -> None:
         """Store the checkpoints of buckets in which nothing came lately that changes a row.
@@ -86,25 +121,8 @@ class Runner:
         """
         ends = {bucket: end for bucket, end in self.checkpoints.items() if end != self._stored[bucket]}
         if ends:
-            await self._advance(ends)
+            await advance_checkpoints(self._connection, self._advance(ends))
             self._stored.update(ends)
-
-    async def _write(self, streams: Streams, ends: dict[Bucket, int]) -> None:
-        current = await self._current(streams)
-        changes = fold_streams(self.projection, streams, current)
-        poison = changes.poison
-        try:
-            if poison or changes.clears:
-                await self._in_steps(ends, changes)
-            else:
-                await self._at_once(ends, changes)
-        except _REFUSED:
-            self._rows.clear()
-            poison = await self._one_by_one(streams, ends)
-        else:
-            self._remember(changes)
-        self._stored.update(ends)
-        self._parked.update(each.event.stream for each in poison)
 
     async def unpark(self, parked: Parked, read: StreamReader) -> bool:
         """Do what an operator wishes for a parked stream; whether it flows again."""
@@ -116,7 +134,7 @@ class Runner:
         streams = by_stream(events)
         self._rows.pop(parked.stream, None)
         async with self._connection.transaction():
-            await self._advance({bucket: self.checkpoints[bucket]})
+            await advance_checkpoints(self._connection, self._advance({bucket: self.checkpoints[bucket]}))
             poison = await self._fold_one_by_one(streams)
             if not poison:
                 await self._connection.execute(_UNPARK, *self._identity, parked.stream)
@@ -125,55 +143,20 @@ class Runner:
             self._parked.discard(parked.stream)
         return not poison
 
-    def _fresh(self, events: Iterable[RecordedEvent]) -> list[RecordedEvent]:
-        """The events after the checkpoints, which must be the very next ones."""
-        fresh = []
-        ends: dict[Bucket, int] = {}
-        for event in events:
-            bucket, sequence = event.position.bucket, event.position.sequence
-            end = ends.get(bucket, self.checkpoints[bucket])
-            if sequence > end:
-                invariant(sequence == end + 1, "events come without holes", bucket=bucket, sequence=sequence, after=end)
-                ends[bucket] = sequence
-                fresh.append(event)
-        return fresh
+    def _advance(self, ends: dict[Bucket, int]) -> Advance:
+        return Advance(*self._identity, {bucket: self._stored[bucket] for bucket in ends}, ends)
 
-    async def _at_once(self, ends: dict[Bucket, int], changes: Changes) -> None:
-        buckets = sorted(ends)
-        steps = (buckets, [self._stored[bucket] for bucket in buckets], [ends[bucket] for bucket in buckets])
-        try:
-            await apply_at_once(self._connection, self._identity, steps, changes)
-        except asyncpg.PostgresError as error:
-            if error.sqlstate == FENCED:
-                raise self._fenced() from error
-            raise
-
-    async def _in_steps(self, ends: dict[Bucket, int], changes: Changes) -> None:
+    async def _in_steps(self, step: Step) -> None:
         async with self._connection.transaction():
-            await self._advance(ends)
-            await write_changes(self._connection, self.version, changes)
-            for each in changes.poison:
+            await advance_checkpoints(self._connection, step.advance)
+            await write_changes(self._connection, self.version, step.changes)
+            for each in step.changes.poison:
                 await registry.park(self._connection, *self._identity, each)
 
-    async def _one_by_one(self, streams: Streams, ends: dict[Bucket, int]) -> list[Poison]:
+    async def _one_by_one(self, step: Step) -> list[Poison]:
         async with self._connection.transaction():
-            await self._advance(ends)
-            return await self._fold_one_by_one(streams)
-
-    async def _advance(self, ends: dict[Bucket, int]) -> None:
-        buckets = sorted(ends)
-        done = await self._connection.execute(
-            ADVANCE,
-            *self._identity,
-            buckets,
-            [self._stored[bucket] for bucket in buckets],
-            [ends[bucket] for bucket in buckets],
-        )
-        if done != f"UPDATE {len(buckets)}":
-            raise self._fenced()
-
-    def _fenced(self) -> Fenced:
-        return Fenced(f"another projector runs version {self.version} of {self.projection.name}")
+            await advance_checkpoints(self._connection, step.advance)
+            return await self._fold_one_by_one(step.streams)
 
     async def _fold_one_by_one(self, streams: Streams) -> list[Poison]:
         current = await self._read(list(streams))
