@@ -42,8 +42,15 @@ reconnect_pause_max_s = 1.0
 # The gateway
 connections_max = 4_096  # beyond it, connections wait in the listen queue
 uri_chars_max = 16_384  # a cursor of the feed of changes takes up to 10,000
-header_bytes_max = 32_768  # request line and header fields; granian refuses more than twice this by itself
-header_read_ms = 10_000
+header_bytes_max = (
+    32_768  # of header fields; more than twice this in one head, or one line of it, is refused without a problem
+)
+header_fields_max = 100
+header_read_ms = 10_000  # from the connection's beginning, or its last answer, to the end of a head
+connections_look_s = 1.0  # between two looks at connections that take too long
+pipelined_requests_max = 8  # parsed ahead of the one that is answered
+body_buffer_bytes_max = 65_536  # of a body that nobody reads yet
+linger_s = 1.0  # what a client still sends after a refusal is thrown away for so long, so that it sees the refusal
 body_read_s = 15.0
 drain_s = 10.0
 request_id_chars_max = 128

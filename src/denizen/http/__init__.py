@@ -1,1 +1,1 @@
-"""The HTTP API: one table of routes, served bare on granian's RSGI, described by OpenAPI. See DESIGN.md."""
+"""The HTTP API: one table of routes, served bare on the loop, described by OpenAPI. See DESIGN.md."""

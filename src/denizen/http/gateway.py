@@ -1,4 +1,4 @@
-"""The gateway: each request from granian to its handler and back. This is the hot path; it has no layers.
+"""The gateway: each request from its connection to its handler and back. This is the hot path; it has no layers.
 
     route → key → scope → rate → query → handler → reply, metrics, log line
 
@@ -16,16 +16,16 @@ from time import perf_counter
 from typing import Final
 
 import structlog
-from granian.rsgi import ProtocolClosed  # type: ignore[attr-defined]  # public by its docs, not by __all__
 
 from denizen.errors import Unauthenticated
 from denizen.http.access_log import AccessLine, AccessLog
 from denizen.http.authorization import bearer_token, require_scope
+from denizen.http.connections import ClientGone, Exchange
 from denizen.http.limiter import rate_headers
 from denizen.http.problems import as_error, problem_reply
 from denizen.http.refusals import HeadersTooLarge, InvalidHeader, UriTooLong
 from denizen.http.replies import SECURITY_HEADERS, Headers, Reply, empty_reply
-from denizen.http.requests import Request, RequestHeaders, Scope, Transport, parse_query
+from denizen.http.requests import Request, parse_query
 from denizen.http.route import Route
 from denizen.http.router import Router
 from denizen.http.routes import ROUTES
@@ -41,7 +41,7 @@ _UNROUTED: Final = "(none)"
 
 
 class Gateway:
-    """The RSGI application. Granian calls `__rsgi__` once a request."""
+    """Answers requests; `answer` is called once for each."""
 
     def __init__(self, services: Services, log: AccessLog | None = None) -> None:
         self._services = services
@@ -50,13 +50,13 @@ class Gateway:
         self._log = log
         self._request_ids = _request_ids()
 
-    async def __rsgi__(self, scope: Scope, transport: Transport) -> None:
+    async def answer(self, exchange: Exchange) -> None:
         """Answer one request."""
         started = perf_counter()
         self._services.in_flight += 1
-        request = Request(scope, transport, self._request_id(scope))
+        request = Request(exchange, self._request_id(exchange))
         try:
-            reply, code = await self._answer(scope, request), None
+            reply, code = await self._answer(exchange, request), None
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a problem
             reply, code = self._refuse(error, request)
         finally:
@@ -66,27 +66,27 @@ class Gateway:
             headers += rate_headers(request.bucket)
         if isinstance(reply, StreamReply):
             self._record(request, reply, perf_counter() - started, code)
-            await self._stream(reply, headers, scope, transport)
+            await self._stream(reply, headers, exchange)
             return
-        with suppress(ProtocolClosed):  # the client left; what it asked for is done all the same
-            transport.response_bytes(reply.status, headers, reply.body)
+        with suppress(ClientGone):  # what it asked for is done all the same
+            exchange.reply(reply.status, headers, reply.body)
         self._record(request, reply, perf_counter() - started, code)
 
-    async def _stream(self, reply: StreamReply, headers: Headers, scope: Scope, transport: Transport) -> None:
-        outlet = Outlet(transport.response_stream(reply.status, headers), scope.client)
+    async def _stream(self, reply: StreamReply, headers: Headers, exchange: Exchange) -> None:
         try:
-            await reply.run(outlet)
-        except ProtocolClosed:
-            pass  # the client left
-        except Exception as error:  # noqa: BLE001 - its headers are sent: all that is left is to end it
+            stream = exchange.stream(reply.status, headers)
+            await reply.run(Outlet(stream))
+            stream.end()
+        except ClientGone:
+            pass
+        except Exception as error:  # noqa: BLE001 - its headers are sent: all that is left is to break off
             _log.error("stream_failed", exc_info=error)
-        finally:
-            outlet.close()
+            exchange.last = True
 
-    async def _answer(self, scope: Scope, request: Request) -> Reply | StreamReply:
+    async def _answer(self, exchange: Exchange, request: Request) -> Reply | StreamReply:
         services = self._services
-        _check_headers(scope)
-        if len(request.path) + len(scope.query_string) > uri_chars_max:
+        _check_headers(exchange)
+        if len(request.path) + len(exchange.query) > uri_chars_max:
             raise UriTooLong(f"path and query may have at most {uri_chars_max} characters")
         if request.method == "OPTIONS":
             return empty_reply(204, [("allow", self._router.options(request.path))])
@@ -94,8 +94,8 @@ class Gateway:
         route: Route = request.route
         if route.scope is not None:
             self._authorize(request, route.scope)
-        if scope.query_string:
-            request.query = parse_query(scope.query_string, self._queries[route.name])
+        if exchange.query:
+            request.query = parse_query(exchange.query, self._queries[route.name])
         return await route.handler(services, request)
 
     def _authorize(self, request: Request, scope: str) -> None:
@@ -128,9 +128,9 @@ class Gateway:
             )
             self._log.add(line)
 
-    def _request_id(self, scope: Scope) -> str:
+    def _request_id(self, exchange: Exchange) -> str:
         """The client's `X-Request-Id` if it can be one, else a new one."""
-        given = scope.headers.get("x-request-id")
+        given = exchange.headers.get("x-request-id")
         if given is not None and _REQUEST_ID.fullmatch(given):
             return given
         return next(self._request_ids)
@@ -147,19 +147,18 @@ def _route_of(request: Request) -> str:
     return request.route.path if request.route is not None else _UNROUTED
 
 
-def _check_headers(scope: Scope) -> None:
-    headers = scope.headers
-    values = headers.values()
-    if sum(map(len, values)) > header_bytes_max:
+def _check_headers(exchange: Exchange) -> None:
+    values = b"".join([value for _, value in exchange.raw_headers])
+    if len(values) > header_bytes_max:
         raise HeadersTooLarge(f"header fields may have at most {header_bytes_max} bytes")
-    if headers.get("host") is None and scope.http_version == "1.1":
+    if "host" not in exchange.headers and exchange.version.minor > 0:
         raise InvalidHeader("Host", "HTTP/1.1 needs the header `Host`")
-    if len(values) != len(headers):
-        _refuse_hidden(headers)
+    if not values.isascii():
+        _refuse_unreadable(exchange)
 
 
-def _refuse_hidden(headers: RequestHeaders) -> None:
-    """Granian hides values that are not ASCII: a field that means something to us must not vanish."""
+def _refuse_unreadable(exchange: Exchange) -> None:
+    """A value that is not ASCII is as good as none, but a field that means something to us must not vanish."""
     for name in _MEANINGFUL:
-        if name in headers and not headers.get_all(name):
+        if not all(value.isascii() for value in exchange.headers.getall(name, ())):
             raise InvalidHeader(name.title(), f"`{name.title()}` must be visible ASCII characters")

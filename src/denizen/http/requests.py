@@ -1,20 +1,21 @@
 """One request as handlers see it: parameters checked, body read within bounds, precondition and context parsed.
 
-It reads from granian's RSGI scope and protocol only what is asked for: a read by id touches two header fields.
+It takes from the exchange only what is asked for: a read by id touches two header fields.
 """
 
 import asyncio
 import re
 from collections.abc import Awaitable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 from uuid import UUID
 
 import msgspec
-from granian.rsgi import ProtocolClosed  # type: ignore[attr-defined]  # public by its docs, not by __all__
+from multidict import CIMultiDictProxy
 
 from denizen.errors import Invalid, UserNotFound
+from denizen.http.connections import ClientGone, Exchange
 from denizen.http.etags import expected_version
 from denizen.http.idempotency import check_key, fingerprint
 from denizen.http.json_bodies import decode_json
@@ -40,54 +41,16 @@ _PATH_IN_MESSAGE: Final = re.compile(r" - at `\$\.?([^`]*)`$")
 _UNKNOWN_FIELD: Final = re.compile(r"Object contains unknown field `([^`]*)`")
 
 
-class RequestHeaders(Protocol):
-    """The header fields, by lower-case name."""
-
-    def get(self, key: str) -> str | None: ...
-
-    def get_all(self, key: str) -> list[str]: ...
-
-    def values(self) -> list[str]: ...
-
-    def __contains__(self, key: str) -> bool: ...
-
-    def __len__(self) -> int: ...
-
-
-class Scope(Protocol):
-    """The part of granian's RSGI scope that we use. `path` is percent-decoded."""
-
-    proto: str
-    method: str
-    path: str
-    query_string: str
-    http_version: str
-    client: str
-    headers: RequestHeaders
-
-
-class Transport(Protocol):
-    """The part of granian's RSGI protocol that we use."""
-
-    async def __call__(self) -> bytes: ...
-
-    def client_disconnect(self) -> Awaitable[None]: ...
-
-    def response_stream(self, status: int, headers: list[tuple[str, str]]) -> Any: ...
-
-    def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None: ...
-
-
 class Request:
     """A request on its way to a handler."""
 
-    __slots__ = ("_transport", "bucket", "headers", "key", "method", "params", "path", "query", "request_id", "route")
+    __slots__ = ("_exchange", "bucket", "headers", "key", "method", "params", "path", "query", "request_id", "route")
 
-    def __init__(self, scope: Scope, transport: Transport, request_id: str) -> None:
-        self._transport = transport
-        self.method = scope.method
-        self.path = scope.path
-        self.headers = scope.headers
+    def __init__(self, exchange: Exchange, request_id: str) -> None:
+        self._exchange = exchange
+        self.method = exchange.method
+        self.path = exchange.path
+        self.headers = exchange.headers
         self.request_id = request_id
         self.params: Mapping[str, str] = {}
         self.query: Mapping[str, str] = {}
@@ -97,7 +60,7 @@ class Request:
 
     def gone(self) -> Awaitable[None]:
         """Comes to its end when the client goes away."""
-        return self._transport.client_disconnect()
+        return self._exchange.gone()
 
     # Path and query
 
@@ -157,16 +120,21 @@ class Request:
         limit: int = self.route.body_bytes_max
         if int(declared) > limit:
             raise BodyTooLarge(f"the body may have at most {limit} bytes", limit_bytes=limit)
-        try:
-            async with asyncio.timeout(body_read_s):
-                raw = await self._transport()
-        except TimeoutError:
-            raise BodyTimeout(f"the body did not arrive within {body_read_s:g} seconds") from None
-        except ProtocolClosed:
-            raise BodyCutOff("the client left before the end of the body") from None
+        raw = self._exchange.received()
+        if raw is None:
+            raw = await self._rest_of_body()
         if len(raw) != int(declared):
             raise BodyCutOff("the body ended before its declared length")
         return raw
+
+    async def _rest_of_body(self) -> bytes:
+        try:
+            async with asyncio.timeout(body_read_s):
+                return await self._exchange.body()
+        except TimeoutError:
+            raise BodyTimeout(f"the body did not arrive within {body_read_s:g} seconds") from None
+        except ClientGone:
+            raise BodyCutOff("the client left before the end of the body") from None
 
     def _check_media_type(self) -> None:
         given = self.headers.get("content-type")
@@ -259,9 +227,11 @@ def parse_query(text: str, allowed: frozenset[str]) -> Mapping[str, str]:
     return query
 
 
-def single_header(headers: RequestHeaders, name: str) -> str | None:
+def single_header(headers: "CIMultiDictProxy[str]", name: str) -> str | None:
     """A header field that may come once only."""
-    values = headers.get_all(name)
+    if name not in headers:
+        return None
+    values = [value for value in headers.getall(name) if value.isascii()]
     if len(values) > 1:
         raise InvalidHeader(name.title(), f"`{name.title()}` is there more than once")
     return values[0] if values else None

@@ -1,7 +1,7 @@
 """From method and path to route: one dictionary for fixed paths, a few expressions for the rest.
 
-Templates are those of the table: `{id}` stands for a segment without `/` or `:`, `{value}` for anything, for granian
-has decoded the path already and an email may hold a slash.
+Templates are those of the table: `{id}` stands for a segment without `/` or `:`, `{value}` for anything, for
+the path is decoded already and an email may hold a slash.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""The gateway process: one loop, on which granian's callbacks, the user service and its lanes all run.
+"""The gateway process: one loop, on which connections, the user service and its lanes all run.
 
     start   service → password threads → access log → listen
     stop    readiness off → no new connections → requests under way finish (`drain_s`) → log → threads → service
@@ -9,16 +9,12 @@ SIGTERM and SIGINT stop; a second one stops at once. One process is one loop; mo
 import asyncio
 import gc
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import structlog
 import uvloop
-from granian.constants import HTTPModes, Interfaces
-from granian.http import HTTP1Settings
-from granian.server.embed import Server
 
 from denizen.bus.settings import BusSettings
 from denizen.changes import Hub
@@ -26,16 +22,16 @@ from denizen.deployment.control_access import map_source_of
 from denizen.deployment.layout import Deployment
 from denizen.deployment.process_metrics import ProcessMetrics
 from denizen.deployment.replaying import Runs
-from denizen.errors import BadConfiguration
 from denizen.http.access_log import AccessLog
 from denizen.http.gateway import Gateway
 from denizen.http.idempotency import RecentKeys
 from denizen.http.limiter import Limiter
+from denizen.http.listener import Listener
 from denizen.http.metrics import GatewayMetrics
 from denizen.http.passwords import PasswordPool
 from denizen.http.services import Services
 from denizen.http.views import encoded_change
-from denizen.limits import connections_max, drain_s, gc_allocations, header_bytes_max, header_read_ms
+from denizen.limits import drain_s, gc_allocations
 from denizen.logs import configure_logs
 from denizen.operators.desk import Desk
 from denizen.operators.opening import desk_of
@@ -126,7 +122,6 @@ async def listening(
     `reads` are the read models; whoever gives them starts and stops them. With a `bus`, changes come over it,
     and with a `desk` operators are served.
     """
-    _require_free(host, port)
     metrics = GatewayMetrics()
     changes = Hub(bus, engine.router, encoded_change, engine.router.hash_seed)
     services = Services(
@@ -136,86 +131,23 @@ async def listening(
     services.runs, services.process_metrics = runs, process_metrics
     services.erasures, services.bus = engine.erasures, bus
     access_log = AccessLog(_write_line, metrics.log_lines_lost.inc) if log else None
-    server = _http_server(Gateway(services, access_log), host, port)
+    listener = Listener(Gateway(services, access_log).answer, host, port)
     await services.passwords.start()
     if access_log is not None:
         access_log.start()
-    task = asyncio.create_task(_run(server, host, port), name="http server")
     try:
-        await _until_it_listens(task, host, port)
+        listener.start()
         yield services
     finally:
         services.stopping = True
         await changes.stop()  # streams end, so that nothing keeps us from finishing
-        server.stop()  # type: ignore[no-untyped-call]
-        await _finished(task)
+        if not await listener.stop(drain_s):
+            _log.warning("requests_cut_off", drain_s=drain_s)
         if runs is not None:
             await runs.stop()
         if access_log is not None:
             await access_log.stop()
         services.passwords.stop()
-
-
-def _http_server(gateway: Gateway, host: str, port: int) -> Server:
-    return Server(
-        gateway,
-        address=host,
-        port=port,
-        interface=Interfaces.RSGI,
-        http=HTTPModes.http1,
-        http1_settings=HTTP1Settings(header_read_timeout=header_read_ms, max_buffer_size=2 * header_bytes_max),
-        websockets=False,
-        backlog=connections_max,
-        backpressure=connections_max,
-        log_enabled=False,
-    )
-
-
-def _require_free(host: str, port: int) -> None:
-    """Granian would share the port with another process of its kind, or end in silence."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-    except OSError as error:
-        raise BadConfiguration(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
-
-
-async def _run(server: Server, host: str, port: int) -> None:
-    try:
-        await server.serve()
-    except (OSError, RuntimeError) as error:
-        raise BadConfiguration(f"cannot listen on {host}:{port}: {error}") from error
-
-
-async def _until_it_listens(task: "asyncio.Task[None]", host: str, port: int) -> None:
-    """Wait until a connection is taken; raise what ended the server if it did not come so far."""
-    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-    loop = asyncio.get_running_loop()
-    while True:
-        if task.done():
-            await task
-            raise BadConfiguration(f"cannot listen on {host}:{port}")
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setblocking(False)
-            try:
-                await loop.sock_connect(probe, (address, port))
-            except OSError:
-                await asyncio.sleep(0.01)
-            else:
-                return
-
-
-async def _finished(task: "asyncio.Task[None]") -> None:
-    done, _ = await asyncio.wait({task}, timeout=drain_s)
-    if not done:
-        _log.warning("requests_cut_off", drain_s=drain_s)
-        task.cancel()
-        await asyncio.wait({task}, timeout=1.0)
-    elif (error := task.exception()) is not None:
-        _log.error("http_server_failed", exc_info=error)
 
 
 def _write_line(lines: bytes) -> None:

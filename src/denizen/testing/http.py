@@ -1,7 +1,7 @@
 """A gateway that serves HTTP over throwaway databases, in a thread with a loop of its own.
 
-It is the real thing (granian, engine, PostgreSQL) but for the process, so that a test can use any client, synchronous
-or not, and share the server with other tests. Use logins of your own making: everything is in one deployment.
+It is the real thing (HTTP, engine, PostgreSQL) but for the process, so that a test can use any client, synchronous or
+not, and share the server with other tests. Use logins of your own making: everything is in one deployment.
 """
 
 import asyncio
