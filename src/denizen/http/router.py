@@ -18,17 +18,19 @@ class Router:
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self._fixed: dict[str, dict[str, Route]] = {}
-        self._templates: list[tuple[str, re.Pattern[str], dict[str, Route]]] = []
+        self._templates: list[tuple[str, str, re.Pattern[str], dict[str, Route]]] = []
         by_path: dict[str, dict[str, Route]] = {}
         for route in routes:
             by_path.setdefault(route.path, {})[route.method] = route
         for path, methods in by_path.items():
             if "{" in path:
-                self._templates.append((path[: path.index("{")], _expression(path), methods))
+                self._templates.append(
+                    (path[: path.index("{")], path[path.rindex("}") + 1 :], _expression(path), methods)
+                )
             else:
                 self._fixed[path] = methods
         # The longer literal tail first: `…/{value}/password/verify` before `…/{value}`, which matches it as well.
-        self._templates.sort(key=lambda item: -item[1].pattern.count("/"))
+        self._templates.sort(key=lambda item: -item[2].pattern.count("/"))
         self._everything = ", ".join(sorted({route.method for route in by_path_routes(by_path)} | {"HEAD", "OPTIONS"}))
 
     def find(self, method: str, path: str) -> tuple[Route, Mapping[str, str]]:
@@ -48,8 +50,8 @@ class Router:
         if fixed is not None:
             return fixed, {}
         other: tuple[dict[str, Route], Mapping[str, str]] | None = None
-        for prefix, expression, methods in self._templates:
-            if path.startswith(prefix) and (match := expression.fullmatch(path)):
+        for prefix, tail, expression, methods in self._templates:
+            if path.startswith(prefix) and path.endswith(tail) and (match := expression.fullmatch(path)):
                 if method in methods or method in ("HEAD", "OPTIONS"):
                     return methods, match.groupdict()
                 other = other or (methods, match.groupdict())

@@ -26,7 +26,7 @@ from denizen.events.records import ANY_VERSION, Append, NameAction, NameRecord, 
 from denizen.service.router import Router
 from denizen.service.streams import current_user
 from denizen.sharding.hashing import stream_of_login_name
-from denizen.sharding.ids import Bucket, UserId, bucket_of
+from denizen.sharding.ids import Bucket, UserId, bucket_of, uuid_of
 from denizen.users.login_names import LoginName, LoginNameKind
 from denizen.users.state import login_names
 
@@ -198,7 +198,7 @@ class LoginNames:
             bucket=self._router.bucket_of_name(name),
             stream=stream_of_login_name(name, self._router.hash_seed),
             expected=ANY_VERSION,
-            command_id=UUID(int=reservation.int ^ _STEP[action]),
+            command_id=uuid_of(reservation.int ^ _STEP[action]),
             events=(replace(event, value=name.value) if action == "reserve" else event,),
             actor=actor,
             names=(NameAction(action, name, change.user_id, reservation),),

@@ -94,13 +94,16 @@ class Router:
 
     def submit(self, append: Append) -> Awaitable[Outcome]:
         """Queue an append without looking at its outcome: `settle` it afterwards."""
-        return self.store_of(append.bucket).append(append, self.map.epoch_of(append.bucket))
+        bucket = append.bucket
+        return self.store_of(bucket).append(append, self.map.epoch_of(bucket))
 
     async def append(self, append: Append) -> Outcome:
         """Append, following a moved bucket and waiting out a fence; never MOVED or FENCED."""
-        tried = self._place_of(append.bucket)
+        tried = self.map
         outcome = await self.submit(append)
-        return outcome if outcome.result not in _ELSEWHERE else await self.settle(append, outcome, tried)
+        if outcome.result not in _ELSEWHERE:
+            return outcome
+        return await self.settle(append, outcome, _place(tried, append.bucket))
 
     async def settle(self, append: Append, outcome: Outcome, tried: Place | None = None) -> Outcome:
         """The final outcome of an append whose first one is given; `tried`: where it was sent, if that is known."""
@@ -122,11 +125,11 @@ class Router:
     async def user(self, user_id: UserId) -> StoredUser | None:
         """The user's row, deleted or not; None if there is none."""
         bucket = bucket_of(user_id)
-        tried = self._place_of(bucket)
+        tried = self.map
         try:
             return await self.store_of(bucket).user(user_id)
         except Moved:
-            return await self._elsewhere(bucket, tried, lambda store: store.user(user_id))
+            return await self._elsewhere(bucket, _place(tried, bucket), lambda store: store.user(user_id))
 
     async def name(self, name: LoginName) -> NameRecord | None:
         """Who has this login name."""
@@ -166,7 +169,7 @@ class Router:
     # The map
 
     def _place_of(self, bucket: Bucket) -> Place:
-        return Place(self.map.shard_of(bucket), self.map.epoch_of(bucket))
+        return _place(self.map, bucket)
 
     async def _wait_for_news(self, bucket: Bucket, tried: Place | None, until: float) -> None:
         """Return when it is worth trying again. At once, if the bucket was placed anew since it was tried."""
@@ -242,6 +245,10 @@ class Router:
 
 
 _ELSEWHERE = (Result.MOVED, Result.FENCED)
+
+
+def _place(bucket_map: BucketMap, bucket: Bucket) -> Place:
+    return Place(bucket_map.shard_of(bucket), bucket_map.epoch_of(bucket))
 
 
 def _gave_up(bucket: Bucket, result: Result) -> DenizenError:

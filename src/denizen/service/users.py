@@ -36,7 +36,7 @@ from denizen.service.queries import UserQueries, expected
 from denizen.service.recent_users import RecentUsers
 from denizen.service.router import Router
 from denizen.service.streams import folded_user
-from denizen.sharding.ids import Bucket, Position, UserId, bucket_of, mint_user_id
+from denizen.sharding.ids import Bucket, Position, UserId, bucket_of, mint_user_id, uuid_of
 from denizen.sharding.ids import Sequence as EventSequence
 from denizen.users import decide
 from denizen.users.commands import Registration, UserPatch
@@ -170,6 +170,8 @@ class UserService(UserQueries):
         return self._append_of(change, NO_STREAM, newcomer.events, newcomer.user, context), change
 
     async def _command(self, user_id: UUID, decision: Decide, if_version: int | None, context: Context) -> Written:
+        if context.idempotency_key is None:
+            return await self._change_user(UserId(user_id), decision, if_version, context)
         bucket = bucket_of(user_id)
         earlier = await self._earlier(bucket, context)
         if earlier is not None:
@@ -217,8 +219,10 @@ class UserService(UserQueries):
         user = stored.user
         for event in events:
             user = evolve(user, event)
-        before = login_names(stored.user, self._kinds)
-        after = login_names(user, self._kinds)
+        before: Sequence[LoginName] = ()
+        after: Sequence[LoginName] = ()
+        if _names_differ(stored.user, user):
+            before, after = login_names(stored.user, self._kinds), login_names(user, self._kinds)
 
         def attempt() -> tuple[Append, Change]:
             change = self._names.change(stored.id, _new_command_id(), before, after)
@@ -305,6 +309,8 @@ class UserService(UserQueries):
 
     async def _unless_done(self, bucket: Bucket, context: Context, attempt: Awaitable[Written]) -> Written:
         """Attempt it; what stands in its way may be an earlier request under the same key: then that one's answer."""
+        if context.idempotency_key is None:
+            return await attempt
         try:
             return await attempt
         except (OutcomeUnknown, Overloaded, IdempotencyKeyReused):
@@ -352,8 +358,12 @@ def _failed(error: Exception) -> "asyncio.Future[Any]":
     return future
 
 
+def _names_differ(before: User, after: User) -> bool:
+    return before.email != after.email or before.username != after.username or before.phone != after.phone
+
+
 def _new_command_id() -> UUID:
-    return UUID(int=random.getrandbits(128))
+    return uuid_of(random.getrandbits(128))
 
 
 def _position(bucket: Bucket, outcome: Outcome) -> Position:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from xxhash import xxh3_64_intdigest, xxh3_128_intdigest
 
-from denizen.sharding.ids import BUCKETS, Bucket
+from denizen.sharding.ids import BUCKETS, Bucket, uuid_of
 from denizen.users.login_names import LoginName
 
 
@@ -25,4 +25,4 @@ def stream_of_login_name(name: LoginName, seed: int) -> UUID:
     digest = xxh3_128_intdigest(key, seed)
     high = (digest >> 64 & ~0xFFFF) | 0x8000 | bucket
     low = (digest & ((1 << 62) - 1)) | (0b11 << 62)  # not the variant of a user id: the two can never be equal
-    return UUID(int=high << 64 | low)
+    return uuid_of(high << 64 | low)

@@ -9,6 +9,7 @@ import secrets
 from typing import Final, NewType
 from uuid import UUID
 
+from asyncpg.pgproto.pgproto import UUID as WireUUID  # the same as `uuid.UUID`, made ten times as fast
 from msgspec import Struct
 
 from denizen.errors import Invalid
@@ -30,7 +31,13 @@ _SEQUENCE_MAX: Final = (1 << 63) - 1
 
 def user_id(milliseconds: int, bucket: int, noise: int) -> UserId:
     """The id of these parts: Unix milliseconds (48 bits), bucket (12 bits), noise (62 bits)."""
-    return UserId(UUID(int=(milliseconds & 0xFFFF_FFFF_FFFF) << 80 | _VERSION_8 | bucket << 64 | _VARIANT | noise))
+    return UserId(uuid_of((milliseconds & 0xFFFF_FFFF_FFFF) << 80 | _VERSION_8 | bucket << 64 | _VARIANT | noise))
+
+
+def uuid_of(number: int) -> UUID:
+    """The UUID of these 128 bits."""
+    made: UUID = WireUUID(number.to_bytes(16))
+    return made
 
 
 def mint_user_id(bucket: int, milliseconds: int) -> UserId:
@@ -50,7 +57,7 @@ def parse_user_id(text: str) -> UserId:
     """
     if _USER_ID.fullmatch(text) is None:
         raise Invalid(f"{text!r:.60} is not a user id of this service", field="id", rule="user_id")
-    return UserId(UUID(text))
+    return UserId(WireUUID(text))
 
 
 class Position(Struct, frozen=True, order=True, gc=False):

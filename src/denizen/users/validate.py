@@ -50,7 +50,8 @@ def request_from(raw: bytes | dict[str, Any]) -> RegistrationRequest:
 def patch_from(raw: bytes | dict[str, Any]) -> UserPatch:
     """A change of a user as a JSON merge patch (RFC 7396): absent leaves a field as it is, null clears it."""
     patch = decode(UserPatch, raw)
-    given = {field: getattr(patch, field) for field in _CHECKS}
+    fields = raw if isinstance(raw, dict) else _CHECKS
+    given = {field: getattr(patch, field) for field in fields}
     return replace(patch, **{field: _CHECKS[field](value) for field, value in given.items() if _is_value(value)})
 
 
