@@ -50,11 +50,15 @@ def _first_invalid_byte(raw: bytes) -> int:
 
 
 def _count_members(value: Any) -> int:
+    count, inner = 0, value
     if isinstance(value, dict):
-        return len(value) + sum(_count_members(item) for item in value.values() if isinstance(item, (dict, list)))
-    if isinstance(value, list):
-        return sum(_count_members(item) for item in value if isinstance(item, (dict, list)))
-    return 0
+        count, inner = len(value), value.values()
+    elif not isinstance(value, list):
+        return 0
+    for item in inner:
+        if isinstance(item, (dict, list)):
+            count += _count_members(item)
+    return count
 
 
 def _refuse_repeated_members(raw: bytes) -> None:
