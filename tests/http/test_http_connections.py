@@ -36,6 +36,23 @@ def test_more_pipelined_requests_than_are_parsed_ahead_are_answered_in_order(api
     assert all(b"x-request-id: n%d\r\n" % number in head for number, head in enumerate(heads[:-1]))
 
 
+def test_however_pipelined_requests_are_cut_into_pieces_all_are_answered(api: Api, connect: Connect) -> None:
+    """In pieces of so many requests, each piece while the one before is answered; the last request has a body."""
+    body = b'{"email":"nobody"}'
+    post = request(api, "POST", "/v1/users", "Connection: close", body=body)
+    for first in range(2 * limits.pipelined_requests_max):
+        for more in (1, limits.pipelined_requests_max - 1, limits.pipelined_requests_max, 40):
+            connection = connect()
+            ask = request(api, "GET", "/v1/users?limit=1")
+            if first:
+                connection.sendall(ask * first)
+            connection.sendall(ask * more + post[:-5])
+            time.sleep(0.002)
+            connection.sendall(post[-5:])
+            statuses = [int(part[:3]) for part in read_all(connection).split(b"HTTP/1.1 ")[1:]]
+            assert statuses == [200] * (first + more) + [422], (first, more)
+
+
 def test_a_client_that_does_not_read_gets_everything_in_the_end(api: Api, connect: Connect) -> None:
     connection = connect()
     count = 300

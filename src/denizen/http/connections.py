@@ -269,8 +269,8 @@ class Connection(BaseProtocol):
             for message, payload in messages:
                 self._newest = Exchange(self, message, payload)
                 self._waiting.append(self._newest)
-            if len(self._waiting) >= limits.pipelined_requests_max:
-                self._pause_reading_for_buffer()
+            if len(self._waiting) + (self._current is not None) >= limits.pipelined_requests_max:
+                self._pause_reading_for_buffer()  # the parser has stopped as well, and keeps the rest
             self._begin()
         elif not in_body:
             self._head_bytes += len(data)
@@ -299,6 +299,9 @@ class Connection(BaseProtocol):
             self._current = self._waiting.popleft()
             self._current.last = self._current.last or self._listener.stopping
             self._task = self._loop.create_task(self._answer(self._current))
+            if self._buffer_paused and not self._waiting:
+                self._resume_reading_for_buffer()
+                self.data_received(b"")  # what the parser has kept
         elif self._refusal and self.transport is not None:
             self.transport.write(self._refusal)
             self._linger()
@@ -319,9 +322,6 @@ class Connection(BaseProtocol):
             else:
                 self._linger()
             return
-        if self._buffer_paused and not self._waiting:
-            self._resume_reading_for_buffer()
-            self.data_received(b"")  # what was not parsed for there was enough to do
         self._begin()
 
     def _refuse(self, data: bytes, error: HttpProcessingError) -> None:
