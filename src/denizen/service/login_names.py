@@ -194,9 +194,10 @@ class LoginNames:
         """One step as an append to the name's own stream. Its command id is fixed: a repeated step is recognised."""
         reservation = change.command_id
         event = _EVENT[action](name.kind.value, change.user_id, reservation)
+        stream = stream_of_login_name(name, self._router.hash_seed)
         return Append(
-            bucket=self._router.bucket_of_name(name),
-            stream=stream_of_login_name(name, self._router.hash_seed),
+            bucket=bucket_of(stream),
+            stream=stream,
             expected=ANY_VERSION,
             command_id=uuid_of(reservation.int ^ _STEP[action]),
             events=(replace(event, value=name.value) if action == "reserve" else event,),
