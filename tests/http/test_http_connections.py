@@ -11,6 +11,9 @@ from http_api import Api, some_email
 from test_http_protocol import read_reply, request
 
 from denizen import limits
+from denizen.http.connections import Exchange
+from denizen.http.listener import Listener
+from denizen.postgres.ports import find_port
 from denizen.testing.http import RunningServer
 
 Connect = Callable[[], socket.socket]
@@ -170,3 +173,19 @@ async def test_connections_beyond_the_bound_wait_until_one_leaves(
     first.close()
     second.settimeout(10)
     assert (await asyncio.to_thread(read_reply, second))[0] == 200
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+async def test_every_address_is_those_of_both_kinds() -> None:
+    async def answer(exchange: Exchange) -> None:
+        exchange.reply(200, [], exchange.path.encode())
+
+    port = find_port(None)
+    listener = Listener(answer, "::", port)
+    listener.start()
+    for address in ("127.0.0.1", "::1"):
+        reader, writer = await asyncio.open_connection(address, port)
+        writer.write(b"GET /here HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert (await reader.read()).endswith(b"\r\n\r\n/here")
+        writer.close()
+    assert await listener.stop(1.0)

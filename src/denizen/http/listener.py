@@ -29,8 +29,12 @@ class Listener:
         self._empty = asyncio.Event()
         self._watch: asyncio.Task[None] | None = None
         try:
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            self._socket = socket.create_server((host, port), family=family, backlog=limits.connections_max)
+            self._socket = socket.create_server(
+                (host, port),
+                family=socket.AF_INET6 if ":" in host else socket.AF_INET,
+                backlog=limits.connections_max,
+                dualstack_ipv6=":" in host and socket.has_dualstack_ipv6(),  # `::` is every address, the old ones too
+            )
         except OSError as error:
             raise BadConfiguration(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
         self._socket.setblocking(False)
