@@ -111,14 +111,17 @@ restart_delay_s_max = 15.0
 
 # Bulk: import, export, verify
 bulk_workers_max = 4  # by default; memory is per worker
-import_window_lines_max = 32_768  # what a worker takes on at a time, and what a crash can force it to do again
+import_window_lines_max = 16_384  # what is told as done at a time
+import_windows_ahead = 4  # a worker has: one in making, and one in each of the three steps
 import_window_bytes_max = 8 << 20
 import_line_bytes_max = 1 << 20  # a longer line is rejected without being held in memory
-import_rounds_lines_max = 32_768  # of all workers together; each has one round in writing and the next in making
-import_people_at_a_time = 64  # made between two looks at what the servers answer
+import_rounds_lines_max = 32_768  # of all workers together; each has one round in making and three in writing
+import_garbage_objects = 200_000  # so many new ones are looked through at a time
+import_people_at_a_time = 16  # made between two looks at what the servers answer
 import_round_lines_min = 512
-import_transaction_events_max = 4_096
+import_transaction_events_max = 2_048
 import_transaction_events_min = 512
+import_transactions_at_once = 2  # of a worker: the fewer, the shorter each holds its locks
 import_locks_held_s = 0.1  # online writers wait for the locks of a transaction; slower ones get smaller
 import_names_unsettled_s = 4.0  # from reserving to confirming, below `sweep_grace_s`; slower rounds get smaller
 import_transaction_timeout_ms = 5_000  # a stopped importer must not hold its locks longer

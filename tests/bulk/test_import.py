@@ -15,7 +15,7 @@ from denizen.bulk.imports.columns import BadColumnsError
 from denizen.deployment.layout import Deployment
 from denizen.errors import BadDeployment, LoginNameTaken
 
-from .conftest import Do, assert_agrees, on_each, rejected, write_lines
+from .conftest import Do, assert_agrees, on_each, rejected, until, write_lines
 
 PEOPLE = 300
 
@@ -160,6 +160,24 @@ async def test_a_dry_run_finds_the_same_and_writes_nothing(
         real.skipped,
         real.rejected,
     )
+
+
+async def test_a_dry_run_believes_only_the_shard_that_serves_the_bucket(
+    deployment: Deployment, do_import: Do, tmp_path: Path
+) -> None:
+    file = write_lines(tmp_path / "people.ndjson", [{"email": "ada@example.org"}])
+    await do_import(file)
+    await on_each(deployment, "update denizen.buckets set state = 'moved'")
+    looking = asyncio.create_task(do_import(file, dry_run=True))
+    seen = "select from pg_stat_activity where application_name = 'denizen import' and datname = current_database()"
+
+    async def looked() -> bool:
+        return bool(await on_each(deployment, f"{seen} and xact_start is null and query ilike 'commit%'"))
+
+    await until(looked)
+    await on_each(deployment, "delete from denizen.login_names")
+    await on_each(deployment, "update denizen.buckets set state = 'open'")
+    assert (await looking).imported == 1
 
 
 async def test_importing_twice_skips_everything(deployment: Deployment, do_import: Do, tmp_path: Path) -> None:

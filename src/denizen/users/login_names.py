@@ -127,6 +127,7 @@ def normalise_phone(raw: str, country: str | None = None) -> str:
     return _read_phone(raw, country)
 
 
+@lru_cache(maxsize=256)  # a name is read when it is validated, and soon again when it is compared or hashed
 def _split_international(raw: str) -> tuple[str, str, str]:
     if len(raw) > email_chars_max:
         raise _not_an_email(f"it must have at most {email_chars_max} characters")

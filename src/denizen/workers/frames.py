@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -66,6 +67,7 @@ class Hand:
     def __init__(self, process: asyncio.subprocess.Process, decode: Callable[[bytes], Any]) -> None:
         self._process = process
         self._decode = decode
+        self._answers = asyncio.Lock()
 
     @classmethod
     async def start(cls, module: str, decode: Callable[[bytes], Any], inherited: Sequence[int] = ()) -> "Hand":
@@ -84,16 +86,27 @@ class Hand:
         )
         return cls(process, decode)
 
+    def tell(self, message: Any) -> None:
+        """Send a message that is not answered."""
+        if self._process.stdin is None:
+            raise WorkerFailedError("a worker has no pipes")
+        self._process.stdin.write(frame(message))
+
     async def ask(self, message: Any) -> Any:
-        """Send a message and wait for the answer. Raises `WorkerFailedError`."""
+        """Send a message and wait for the answer. Raises `WorkerFailedError`.
+
+        Several may be asked at once; a worker answers in the order of the questions.
+        """
+        self.tell(message)
+        async with self._answers:  # whoever asks first, waits first
+            return await self._answer()
+
+    async def _answer(self) -> Any:
         stdin, stdout = self._process.stdin, self._process.stdout
         if stdin is None or stdout is None:
             raise WorkerFailedError("a worker has no pipes")
-        try:
-            stdin.write(frame(message))
+        with suppress(ConnectionError):  # it says why below, or it is dead
             await stdin.drain()
-        except ConnectionError:
-            pass  # it says why below, or it is dead
         content = await read_frame(stdout)
         if content is None:
             code = await self._process.wait()

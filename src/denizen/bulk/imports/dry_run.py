@@ -4,19 +4,21 @@ Duplicates within the file are found over all workers in bounded memory: each ac
 its login names in one of 256 scratch files, chosen by the hash; at the end they are sorted, one file at a time.
 """
 
-import asyncio
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import groupby
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from pathlib import Path
 from struct import Struct
-from typing import IO, Any, Final
+from typing import IO, Final
 
 import xxhash
 
-from denizen.bulk.imports.people import Name, Person
-from denizen.bulk.imports.steps import Append, Reserve
+from denizen.bulk.imports.fates import IMPORTED
+from denizen.bulk.imports.people import Person
+from denizen.bulk.imports.rounds import Round
+from denizen.bulk.imports.steps import APPEND, RESERVE
+from denizen.bulk.imports.transactions import Transactions
 from denizen.bulk.shards import Shards
 
 _PARTS: Final = 256
@@ -24,40 +26,35 @@ _record: Final = Struct(">16sQ")
 
 
 class DryRun:
-    """One worker's part: looks people up, and notes their names in its own scratch files."""
+    """One worker's part, in place of `Rounds`: looks people up, and notes their names in its own scratch files."""
+
+    idle = True  # a round is through at once
+    unsettled_s = 0.0
 
     def __init__(self, shards: Shards, scratch: Path) -> None:
-        self._shards = shards
+        self._transactions = Transactions(shards)
         self._directory = scratch / f"worker-{os.getpid()}"
         self._files: list[IO[bytes]] = []
 
-    async def look(self, people: Sequence[Person], names: Sequence[Name]) -> None:
+    async def push(self, made: Round | None) -> Round | None:
         """Give each a fate as an import would; people without conflict are imported, so to say."""
-        await asyncio.gather(
-            *(self._look(Reserve(), shard, items) for shard, items in self._by_shard(names).items()),
-        )
-        await asyncio.gather(*(self._look(Append(), shard, items) for shard, items in self._by_shard(people).items()))
+        if made is None:
+            return None
+        await self._transactions.look((RESERVE, made.names))
+        await self._transactions.look((APPEND, made.people))
         elsewhere: dict[Person, list[tuple[int, bytes]]] = {}
-        for name in names:
+        for name in made.names:
             elsewhere.setdefault(name.person, []).append((name.kind, name.value))
-        for person in people:
+        for person in made.people:
             if person.fate is None:
                 self._note(person.line, [*person.home, *elsewhere.get(person, ())])
-        Append().done([person for person in people if person.fate is None])
+                person.fate = IMPORTED
+        return made
 
     def close(self) -> None:
         """Write out what was noted."""
         for file in self._files:
             file.close()
-
-    async def _look(self, step: Any, shard: Any, items: list[Any]) -> None:
-        await step.look(await self._shards[shard].connection(), items)
-
-    def _by_shard(self, items: Sequence[Any]) -> dict[Any, list[Any]]:
-        groups: dict[Any, list[Any]] = {}
-        for item in sorted(items, key=attrgetter("bucket")):
-            groups.setdefault(self._shards.map.shard_of(item.bucket), []).append(item)
-        return groups
 
     def _note(self, line: int, names: list[tuple[int, bytes]]) -> None:
         if not self._files:

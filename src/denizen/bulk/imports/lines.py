@@ -30,6 +30,7 @@ FIELDS: Final = (
 )
 
 Raw = bytes | dict[str, Any]
+Row = tuple[int, Raw, bytes]  # line, document, itself
 
 
 def ndjson_rows(first_line: int, data: bytes) -> Iterator[tuple[int, bytes]]:

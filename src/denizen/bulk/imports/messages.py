@@ -34,6 +34,10 @@ class Window(Struct, frozen=True, tag="window"):
     data: bytes
 
 
+class Enough(Struct, frozen=True, tag="enough"):
+    """To a worker: begin no other window; finish those that are begun."""
+
+
 class Ready(Struct, frozen=True, tag="ready"):
     """From a worker: it reached every shard."""
 
@@ -64,7 +68,11 @@ class Report(Struct, tag="report"):
     problems: list[Problem] = []
 
 
-FromWorker = Ready | Report | Trouble
+class Left(Struct, frozen=True, tag="left"):
+    """From a worker: of a window nothing was done."""
 
-decode_for_worker: Final = msgspec.msgpack.Decoder(Plan | Window).decode
+
+FromWorker = Ready | Report | Left | Trouble
+
+decode_for_worker: Final = msgspec.msgpack.Decoder(Plan | Window | Enough).decode
 decode_for_parent: Final = msgspec.msgpack.Decoder(FromWorker).decode

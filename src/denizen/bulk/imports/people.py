@@ -5,7 +5,7 @@ what it did before. Nothing of them can be guessed without the key. A command th
 never be done any more; the next attempt has another command id and the same user id.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from struct import Struct
 from typing import Any, Final
 from uuid import UUID
@@ -24,27 +24,13 @@ from denizen.sharding.ids import BUCKETS
 from denizen.sharding.names_of import LoginNamesOf
 from denizen.users import decide
 from denizen.users.commands import Registration
-from denizen.users.events import UserRegistered
+from denizen.users.events import UserEvent
 from denizen.users.evolve import fold
 from denizen.users.login_names import LoginNameKind
 
-_RESERVE, _CONFIRM = (
-    1,
-    2,
-)  # as in service/login_names.py: a step's command id is the reservation's xor this
+_RESERVE, _CONFIRM = 1, 2  # as in service/login_names.py: a step's command id is the reservation's xor this
 _NOISE: Final = (1 << 62) - 1
 _id: Final = Struct(">QQ").pack
-
-
-class NameData(msgspec.Struct, frozen=True, gc=False):
-    """The data of a login name's event, as bytes where the event has UUIDs: they encode alike, and quicker."""
-
-    kind: int
-    user_id: bytes
-    reservation: bytes
-
-
-_encode_name: Final = msgspec.msgpack.Encoder().encode
 
 
 def _kind_of(event: Any) -> tuple[int, int]:
@@ -54,34 +40,39 @@ def _kind_of(event: Any) -> tuple[int, int]:
 
 _BYTE: Final = [bytes((value,)) for value in range(256)]
 _TWO_BYTES: Final = [(0x8000 | bucket).to_bytes(2, "big") for bucket in range(BUCKETS)]
-_SAMPLE: Final = (1, UUID(int=0), UUID(int=0))
-_RESERVED: Final = _kind_of(LoginNameReserved(*_SAMPLE))
-_CONFIRMED: Final = _kind_of(LoginNameConfirmed(*_SAMPLE))
-_REGISTERED: Final = _kind_of(UserRegistered())
+_NIL: Final = UUID(int=0)
+_RESERVED: Final = _kind_of(LoginNameReserved(1, _NIL, _NIL))
+_CONFIRMED: Final = _kind_of(LoginNameConfirmed(1, _NIL, _NIL))
+
+
+def _around_ids(kind: int) -> tuple[bytes, bytes]:
+    before, between, _ = codec.encode(LoginNameConfirmed(kind, _NIL, _NIL))[2].split(_NIL.bytes)
+    return before, between
+
+
+# The data of both events without their two ids: putting these in is quicker than encoding, and each name has both.
+_AROUND_IDS: Final = {kind.value: _around_ids(kind.value) for kind in LoginNameKind}
 
 
 class Person(msgspec.Struct, gc=False, eq=False):
-    """One accepted line: a user to be, its rows without sequence and moment, and its names in its own bucket."""
+    """One accepted line: a user to be, its rows, and its names in its own bucket."""
 
     line: int
     id: bytes
     bucket: int
     command: bytes
     attempt: int = 1
-    data: tuple[tuple[int, int, bytes], ...] = ()  # of each event: type number, schema version, data, sealed
-    secret: bytes = b""  # see events/sealing.py
-    events: tuple[bytes, ...] = ()
-    user: bytes = b""
+    events: tuple[bytes, ...] = ()  # rows, without sequence and moment
+    user: bytes = b""  # row, without its moments
     home: tuple[tuple[int, bytes], ...] = ()
-    home_rows: bytes = b""
     fate: Fate | None = None
 
 
 class Name(msgspec.Struct, gc=False, eq=False):
-    """A login name in another bucket than its user's, and the rows that reserve and confirm it.
+    """A login name in another bucket than its user's, and the event that reserves it.
 
-    They are packed while everything is at hand (and in the processor's cache), for a name that never had events;
-    `rows_after` packs them again for one that had some, or whose person has another command by now.
+    The event is packed while everything is at hand (and in the processor's cache), for a name that never had events;
+    `event_after` packs it again for one that had some, or whose person has another command by now.
     """
 
     person: Person
@@ -89,36 +80,29 @@ class Name(msgspec.Struct, gc=False, eq=False):
     value: bytes
     bucket: int
     stream: bytes
-    reserving: bytes  # event, without sequence and moment
-    confirming: bytes  # event, likewise
-    row: bytes  # of login_names
-    unsettled: bytes  # row, without its moment
+    reserving: bytes = b""  # row, without sequence and moment
     version: int = 0  # of its stream, before it is reserved
     reserved: bool = False
 
-    def rows_after(self, version: int) -> None:
-        """Pack the rows for a stream that is at this version."""
-        person = self.person
+    def event_after(self, version: int) -> None:
+        """Pack the event for a stream that is at this version."""
         self.version = version
-        self.reserving, self.confirming = _name_events(
-            self.kind, self.value.decode(), person.id, person.command, self.stream, self.bucket, version
-        )
-        self.unsettled = rows.reserved_tail(person.command, self.bucket, self.kind, self.value)
+        secret = seal_name(self.stream, self.value.decode())
+        self.reserving = self._event(version + 1, _RESERVED, self.reserving_command(), secret)
+
+    def confirming(self) -> bytes:
+        """The event that confirms it: row, without sequence and moment."""
+        return self._event(self.version + 2, _CONFIRMED, _step_id(self.person.command, _CONFIRM), None)
 
     def reserving_command(self) -> bytes:
         """The command id of the event that reserves it."""
         return _step_id(self.person.command, _RESERVE)
 
-
-def _name_events(  # noqa: PLR0917  the parts of two rows
-    kind: int, value: str, user_id: bytes, command: bytes, stream: bytes, bucket: int, version: int
-) -> tuple[bytes, bytes]:
-    data = _encode_name(NameData(kind, user_id, command))
-    secret = seal_name(stream, value)
-    return (
-        rows.event_tail(stream, version + 1, bucket, *_RESERVED, _step_id(command, _RESERVE), data, secret),
-        rows.event_tail(stream, version + 2, bucket, *_CONFIRMED, _step_id(command, _CONFIRM), data, None),
-    )
+    def _event(self, version: int, kind: tuple[int, int], command: bytes, secret: bytes | None) -> bytes:
+        person = self.person
+        before, between = _AROUND_IDS[self.kind]
+        data = b"".join((before, person.id, between, person.command))
+        return rows.event_tail(self.stream, version, self.bucket, *kind, command, data, secret)
 
 
 def _step_id(command: bytes, step: int) -> bytes:
@@ -157,17 +141,16 @@ class Maker:
                 person = self._new(line, bucket)
             if bucket == person.bucket:
                 person.home += ((kind, raw),)
-                person.home_rows += rows.name_row(person.id, bucket, kind, raw)
             else:
-                names.append(self._name(person, kind, value, raw, key, bucket))
+                digest = xxh3_128_digest(key, self._seed)
+                # the same as `stream_of_login_name`
+                stream = digest[:6] + _TWO_BYTES[bucket] + _BYTE[digest[8] | 0xC0] + digest[9:]
+                name = Name(person, kind, raw, bucket, stream)
+                name.event_after(0)
+                names.append(name)
         if person is None:
             raise Invalid("a registration needs a login name")
-        person.secret, cipher = new_key(person.id)
-        person.data = tuple(
-            (number, schema, seal(cipher, person.id, version, number, schema, data))
-            for version, (number, schema, data) in enumerate(map(codec.encode, events), 1)
-        )
-        person.events = self._rows_of(person)
+        person.events = self._rows_of(person, events)
         person.user = rows.user_tail(person.id, len(events), person.bucket, user.status.value, encode_state(user))
         return person, names
 
@@ -175,26 +158,10 @@ class Maker:
         """Give the person's command another id: the one it had was given up and can never be done."""
         person.attempt += 1
         person.command = self._command(person.line, person.attempt)
-        person.events = self._rows_of(person)
+        person.events = tuple(rows.with_command(event, person.command) for event in person.events)
         for name in names:
             if name.person is person:
-                name.rows_after(0)
-
-    def _name(self, person: Person, kind: int, value: str, raw: bytes, key: bytes, bucket: int) -> Name:  # noqa: PLR0917
-        user_id, command = person.id, person.command
-        digest = xxh3_128_digest(key, self._seed)
-        # the same as `stream_of_login_name`
-        stream = digest[:6] + _TWO_BYTES[bucket] + _BYTE[digest[8] | 0xC0] + digest[9:]
-        return Name(
-            person,
-            kind,
-            raw,
-            bucket,
-            stream,
-            *_name_events(kind, value, user_id, command, stream, bucket, 0),
-            rows.name_row(user_id, bucket, kind, raw),
-            rows.reserved_tail(command, bucket, kind, raw),
-        )
+                name.event_after(0)
 
     def _new(self, line: int, bucket: int) -> Person:
         command = self._command(line, 1)
@@ -204,20 +171,17 @@ class Maker:
     def _command(self, line: int, attempt: int) -> bytes:
         return xxh3_128_digest(b"%b%d/%d" % (self._key, line, attempt))
 
-    def _rows_of(self, person: Person) -> tuple[bytes, ...]:
+    def _rows_of(self, person: Person, events: Sequence[UserEvent]) -> tuple[bytes, ...]:
+        stream, bucket, command = person.id, person.bucket, person.command
+        secret, cipher = new_key(stream)
         found = []
-        for version, (number, schema, data) in enumerate(person.data, 1):
+        for version, event in enumerate(events, 1):
+            number, schema, data = codec.encode(event)
+            data = seal(cipher, stream, version, number, schema, data)
+            first = secret if version == 1 else None
             found.append(
                 rows.correlated_event_tail(
-                    person.id,
-                    version,
-                    person.bucket,
-                    number,
-                    schema,
-                    person.command,
-                    self._correlation,
-                    data,
-                    person.secret if version == 1 else None,
+                    stream, version, bucket, number, schema, command, self._correlation, data, first
                 )
             )
         return tuple(found)

@@ -12,14 +12,16 @@ HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER: Final = b"\xff\xff"
 
 # fmt: off
-EVENT_COLUMNS: Final = (
-    "sequence", "recorded_at", "stream", "version", "bucket", "type", "schema", "command_id", "correlation_id", "actor",
-    "data", "secret",
-)
+COLUMNS: Final = {
+    "events": (
+        "sequence", "recorded_at", "stream", "version", "bucket", "type", "schema", "command_id", "correlation_id",
+        "actor", "data", "secret",
+    ),
+    "users": ("created_at", "updated_at", "id", "version", "bucket", "status", "document"),
+    "login_names": ("user_id", "bucket", "kind", "value"),
+    "login_names_unsettled": ("since", "reservation", "bucket", "kind", "state", "value"),
+}
 # fmt: on
-USER_COLUMNS: Final = ("created_at", "updated_at", "id", "version", "bucket", "status", "document")
-NAME_COLUMNS: Final = ("user_id", "bucket", "kind", "value")
-UNSETTLED_COLUMNS: Final = ("since", "reservation", "bucket", "kind", "state", "value")
 
 ACTOR: Final = b"import"
 RESERVED: Final = b"reserved"
@@ -29,11 +31,11 @@ _correlated_event_tail: Final = Struct(f">i16siiihihihi16si16si{len(ACTOR)}si").
 _event_tail: Final = Struct(f">i16siiihihihi16sii{len(ACTOR)}si").pack
 _user_tail: Final = Struct(">i16siiihihi").pack
 _name: Final = Struct(">hi16sihihi").pack
-_reserved: Final = Struct(f">i16sihihi{len(RESERVED)}si").pack
+_reserved: Final = Struct(f">hiqi16sihihi{len(RESERVED)}si").pack
 _two_moments: Final = Struct(">hiqiq").pack
-_one_moment: Final = Struct(">hiq").pack
 _length: Final = Struct(">i").pack
 _NULL: Final = _length(-1)
+_COMMAND_AT: Final = Struct(">i16siiihihihi").size
 
 
 def event_tail(  # noqa: PLR0917  a row's columns, in their order
@@ -59,6 +61,11 @@ def correlated_event_tail(  # noqa: PLR0917
     return head + data + (_NULL if secret is None else _length(len(secret)) + secret)
 
 
+def with_command(tail: bytes, command: bytes) -> bytes:
+    """The same event by another command."""
+    return tail[:_COMMAND_AT] + command + tail[_COMMAND_AT + 16 :]
+
+
 def user_tail(user_id: bytes, version: int, bucket: int, status: int, document: bytes) -> bytes:
     """A row of `users` behind its two moments."""
     return _user_tail(16, user_id, 4, version, 2, bucket, 2, status, len(document)) + document
@@ -74,11 +81,6 @@ def name_row(user_id: bytes, bucket: int, kind: int, value: bytes) -> bytes:
     return _name(4, 16, user_id, 2, bucket, 2, kind, len(value)) + value
 
 
-def reserved_tail(command: bytes, bucket: int, kind: int, value: bytes) -> bytes:
-    """A row of `login_names_unsettled` behind its moment: reserved by the user's command."""
-    return _reserved(16, command, 2, bucket, 2, kind, len(RESERVED), RESERVED, len(value)) + value
-
-
-def unsettled_head(moment: int) -> bytes:
-    """What every row of `login_names_unsettled` of one transaction begins with."""
-    return _one_moment(6, 8, moment)
+def reserved_row(moment: int, command: bytes, bucket: int, kind: int, value: bytes) -> bytes:
+    """A whole row of `login_names_unsettled`: reserved by the user's command."""
+    return _reserved(6, 8, moment, 16, command, 2, bucket, 2, kind, len(RESERVED), RESERVED, len(value)) + value

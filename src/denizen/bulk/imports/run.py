@@ -1,7 +1,7 @@
 """An import from beginning to end, as the parent process runs it.
 
-One thread reads and cuts the input; each worker has one window at a time; what a worker reports is durable and goes
-into the file of rejected rows and the journal, in this order. A stop (Ctrl-C) lets the windows in hand finish.
+One thread reads and cuts the input; each worker has a few windows at a time; what a worker reports is durable and goes
+into the file of rejected rows and the journal, in this order. A stop (Ctrl-C) lets the windows that are begun finish.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from denizen.bulk.imports.columns import read_header, resolve
 from denizen.bulk.imports.dry_run import duplicates
 from denizen.bulk.imports.feed import Feed
 from denizen.bulk.imports.journal import Journal
-from denizen.bulk.imports.messages import Plan, Problem, Report, decode_for_parent
+from denizen.bulk.imports.messages import Enough, Plan, Problem, Report, decode_for_parent
 from denizen.bulk.imports.rejects import Rejects
 from denizen.bulk.imports.source import STANDARD_INPUT, Source, head_hash, open_source
 from denizen.bulk.imports.windows import Cut, cut
@@ -130,20 +130,33 @@ class Import:
     async def _drive(self, hands: list[Hand], cuts: Iterator[Cut], journal: Journal | None, rejects: Rejects) -> None:
         done = frozenset() if journal is None else frozenset(journal.done)
         feed = Feed(cuts, done, len(hands), self._stopping)
+        left: list[Cut] = []
 
         async def keep_busy(hand: Hand) -> None:
             while (piece := await feed.next()) is not None:
                 report = await hand.ask(piece.window)
-                self._take(report, piece, journal, rejects)
+                if isinstance(report, Report):
+                    self._take(report, piece, journal, rejects)
+                else:
+                    left.append(piece)
 
-        tasks = [asyncio.ensure_future(keep_busy(hand)) for hand in hands]
+        async def stop() -> None:
+            await self._stopping.wait()
+            for hand in hands:
+                hand.tell(Enough())
+
+        stopping = asyncio.ensure_future(stop())
+        tasks = [asyncio.ensure_future(keep_busy(hand)) for _ in range(limits.import_windows_ahead) for hand in hands]
         try:
             await asyncio.gather(*tasks)
         except BaseException:
+            stopping.cancel()
             self._stopping.set()
             await asyncio.gather(*tasks, return_exceptions=True)  # what others have in hand is worth keeping
             raise
-        self._summary.complete = feed.exhausted and self._failure is None
+        finally:
+            stopping.cancel()
+        self._summary.complete = feed.exhausted and not left and self._failure is None
 
     def _take(self, report: Report, piece: Cut, journal: Journal | None, rejects: Rejects) -> None:
         conflict = next((problem for problem in report.problems if problem.conflict), None)

@@ -2,10 +2,10 @@
 
     Reserve: names elsewhere, with their events → Append: users with their own names → Confirm: names elsewhere
 
-Each step is any number of transactions on any shard; a step begins when the one before it is durable everywhere.
+Each step is any number of transactions on any shard; a user's step begins when the one before it is durable everywhere.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -14,9 +14,9 @@ import asyncpg
 from denizen.bulk.imports import rows
 from denizen.bulk.imports.fates import BUSY, CANCELLED, IMPORTED, IMPORTED_BEFORE, OURS, Imported, Taken
 from denizen.bulk.imports.people import Name, Person
-from denizen.bulk.imports.rows import HEADER, TRAILER
-from denizen.bulk.imports.transactions import Copied, StaleError
+from denizen.bulk.imports.transactions import StaleError
 
+Copied = tuple[str, list[bytes]]  # a table and rows for it
 _LOOK_NAMES: Final = """
     select r.ordinal::integer, l.user_id, coalesce(s.state, 'held') as state, s.reservation, v.version,
            exists (select from denizen.events e where e.stream = r.stream and e.command_id = r.command_id) as used
@@ -33,7 +33,7 @@ _LOOK_USERS: Final = """
     select r.ordinal::integer from unnest($1::uuid[]) with ordinality as r (id, ordinal)
     where exists (select from denizen.events e where e.stream = r.id and e.version = 1)
 """
-_GIVEN_UP: Final = "select command_id from denizen.cancelled_commands where bucket = any ($1::smallint[])"
+_GIVEN_UP: Final = "select command_id from denizen.cancelled_commands where bucket between $1 and $2"
 # Arrays of rows come as joined texts: the driver takes far longer to encode an array than the server to split a text.
 _CONFIRM: Final = """
     delete from denizen.login_names_unsettled s
@@ -45,35 +45,26 @@ _CONFIRM: Final = """
 """
 
 
-class _Reserving:
-    def __init__(self, names: Sequence[Name]) -> None:
-        self.events = [(name.bucket, name.reserving) for name in names]
-        self._names = b"".join([HEADER, *[name.row for name in names], TRAILER])
-        self._unsettled = [name.unsettled for name in names]
-
-    def copies(self, moment: int) -> Sequence[Copied]:
-        head = rows.unsettled_head(moment)
-        unsettled = b"".join([HEADER, *[head + row for row in self._unsettled], TRAILER])
-        return (
-            ("login_names", rows.NAME_COLUMNS, self._names),
-            ("login_names_unsettled", rows.UNSETTLED_COLUMNS, unsettled),
-        )
-
-    async def change(self, connection: asyncpg.Connection) -> None:
-        """Nothing else."""
-
-
 class Reserve:
     """Names elsewhere become reserved; each has a sweeper behind it from then on."""
 
-    cost = 1
+    def events(self, items: Sequence[Name]) -> list[bytes]:
+        return [name.reserving for name in items]
 
-    def prepare(self, items: Sequence[Name]) -> _Reserving:
-        return _Reserving(items)
+    def copies(self, items: Sequence[Name], moment: int) -> Iterator[Copied]:
+        yield "login_names", [rows.name_row(name.person.id, name.bucket, name.kind, name.value) for name in items]
+        yield (
+            "login_names_unsettled",
+            [rows.reserved_row(moment, name.person.command, name.bucket, name.kind, name.value) for name in items],
+        )
+
+    async def change(self, connection: asyncpg.Connection, items: Sequence[Name]) -> None:
+        """Nothing else."""
 
     def done(self, items: Sequence[Name]) -> None:
         for name in items:
             name.reserved = True
+            name.reserving = b""  # written; memory is for those that are not
 
     async def look(self, connection: asyncpg.Connection, items: Sequence[Name]) -> list[Name]:
         found = await connection.fetch(
@@ -89,13 +80,13 @@ class Reserve:
             name = items[ordinal - 1]
             if user_id is None:
                 # A reservation that was given back is never made again: its release would be taken for a repetition.
-                name.rows_after(version)
+                name.event_after(version)
                 if used:
                     name.person.fate = CANCELLED
                 continue
             decided.add(ordinal - 1)
             if user_id.bytes == name.person.id and state == "reserved" and reservation.bytes == name.person.command:
-                name.rows_after(version - 1)
+                name.event_after(version - 1)
                 name.reserved = True
             elif user_id.bytes != name.person.id:
                 name.person.fate = Taken(name.kind, user_id) if state == "held" else BUSY
@@ -104,47 +95,37 @@ class Reserve:
         return [name for index, name in enumerate(items) if index not in decided and name.person.fate is None]
 
 
-class _Appending:
-    def __init__(self, people: Sequence[Person]) -> None:
-        self._people = people
-        self.events = [(person.bucket, event) for person in people for event in person.events]
+class Append:
+    """Users come into being, with the names in their own bucket."""
 
-    def copies(self, moment: int) -> Sequence[Copied]:
+    def events(self, items: Sequence[Person]) -> list[bytes]:
+        return [event for person in items for event in person.events]
+
+    def copies(self, items: Sequence[Person], moment: int) -> Iterator[Copied]:
         head = rows.user_head(moment)
-        users: list[bytes] = [HEADER]
-        for person in self._people:
-            users.append(head)
-            users.append(person.user)
-        users.append(TRAILER)
-        names = b"".join([HEADER, *[person.home_rows for person in self._people], TRAILER])
-        return (
-            ("users", rows.USER_COLUMNS, b"".join(users)),
-            ("login_names", rows.NAME_COLUMNS, names),
+        yield "users", [head + person.user for person in items]
+        yield (
+            "login_names",
+            [rows.name_row(person.id, person.bucket, kind, value) for person in items for kind, value in person.home],
         )
 
-    async def change(self, connection: asyncpg.Connection) -> None:
+    async def change(self, connection: asyncpg.Connection, items: Sequence[Person]) -> None:
         """Under the locks: no command that was given up is done any more."""
-        buckets = sorted({person.bucket for person in self._people})
-        given_up = {command.bytes for (command,) in await connection.fetch(_GIVEN_UP, buckets)}
+        given_up = {
+            command.bytes for (command,) in await connection.fetch(_GIVEN_UP, items[0].bucket, items[-1].bucket)
+        }
         if given_up:
-            stopped = [person for person in self._people if person.command in given_up]
+            stopped = [person for person in items if person.command in given_up]
             for person in stopped:
                 person.fate = CANCELLED
             if stopped:
                 raise StaleError
 
-
-class Append:
-    """Users come into being, with the names in their own bucket."""
-
-    cost = 2
-
-    def prepare(self, items: Sequence[Person]) -> _Appending:
-        return _Appending(items)
-
     def done(self, items: Sequence[Person]) -> None:
         for person in items:
             person.fate = IMPORTED
+            person.events = ()
+            person.user = b""
 
     async def look(self, connection: asyncpg.Connection, items: Sequence[Person]) -> list[Person]:
         there = await connection.fetch(_LOOK_USERS, [UUID(bytes=person.id) for person in items])
@@ -166,34 +147,27 @@ class Append:
         return [person for person in items if person.fate is None]
 
 
-class _Confirming:
-    def __init__(self, names: Sequence[Name]) -> None:
-        self._names = names
-        self.events = [(name.bucket, name.confirming) for name in names]
-        self._columns = (
-            " ".join([str(name.bucket) for name in names]),
-            " ".join([str(name.kind) for name in names]),
-            b"\1".join([name.value for name in names]).decode(),
-        )
-
-    def copies(self, moment: int) -> Sequence[Copied]:
-        return ()
-
-    async def change(self, connection: asyncpg.Connection) -> None:
-        """They are not unsettled any more; the sweeper may have been quicker with some."""
-        reservations = " ".join([name.person.command.hex() for name in self._names])
-        done = await connection.execute(_CONFIRM, *self._columns, reservations)
-        if done != f"DELETE {len(self._names)}":
-            raise StaleError
-
-
 class Confirm:
     """Reserved names become held, for the users' streams have them."""
 
-    cost = 2
+    def events(self, items: Sequence[Name]) -> list[bytes]:
+        return [name.confirming() for name in items]
 
-    def prepare(self, items: Sequence[Name]) -> _Confirming:
-        return _Confirming(items)
+    def copies(self, items: Sequence[Name], moment: int) -> Iterator[Copied]:
+        """No rows of other tables."""
+        return iter(())
+
+    async def change(self, connection: asyncpg.Connection, items: Sequence[Name]) -> None:
+        """They are not unsettled any more; the sweeper may have been quicker with some."""
+        done = await connection.execute(
+            _CONFIRM,
+            " ".join([str(name.bucket) for name in items]),
+            " ".join([str(name.kind) for name in items]),
+            b"\1".join([name.value for name in items]).decode(),
+            " ".join([name.person.command.hex() for name in items]),
+        )
+        if done != f"DELETE {len(items)}":
+            raise StaleError
 
     def done(self, items: Sequence[Name]) -> None:
         """Nobody needs to know."""
@@ -213,6 +187,11 @@ class Confirm:
             if user_id is not None and reservation is not None and reservation.bytes == name.person.command:
                 still.append(name)
         return still
+
+
+RESERVE: Final = Reserve()
+APPEND: Final = Append()
+CONFIRM: Final = Confirm()
 
 
 def is_imported(person: Person) -> bool:

@@ -14,7 +14,7 @@ from denizen import limits
 from denizen.bulk.imports.messages import Problem, Window
 from denizen.bulk.imports.source import Source
 
-_FIRST_LINES = 8_192
+_FIRST_LINES = 4_096
 
 
 class Cut(Struct, frozen=True):

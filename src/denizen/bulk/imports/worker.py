@@ -1,4 +1,4 @@
-"""A worker process of an import: takes a window, makes people of its lines, writes them in rounds, reports.
+"""A worker process of an import: takes windows, makes people of their lines, writes them in rounds, reports.
 
 It ends when its parent does, however that ends: the kernel kills it, and its open transactions are undone. It holds
 the journal's lock as well, so that nobody can resume the import while any process of it still lives.
@@ -8,7 +8,8 @@ import asyncio
 import gc
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -19,10 +20,12 @@ from denizen import limits
 from denizen.bulk.imports import lines
 from denizen.bulk.imports.conflicts import Conflicts
 from denizen.bulk.imports.dry_run import DryRun
-from denizen.bulk.imports.fates import Imported, Taken
-from denizen.bulk.imports.messages import Plan, Problem, Ready, Report, Window, decode_for_worker
-from denizen.bulk.imports.people import Maker, Name, Person
-from denizen.bulk.imports.rounds import Rounds
+from denizen.bulk.imports.fates import IMPORTED, Imported, Taken
+from denizen.bulk.imports.inbox import Inbox
+from denizen.bulk.imports.lines import Row
+from denizen.bulk.imports.messages import Left, Plan, Problem, Ready, Report, Window, decode_for_worker
+from denizen.bulk.imports.people import Maker
+from denizen.bulk.imports.rounds import Round, Rounds
 from denizen.bulk.imports.settling import Settler
 from denizen.bulk.shards import Shards
 from denizen.deployment.layout import Deployment
@@ -38,35 +41,25 @@ SETTINGS: Final = {
     "idle_in_transaction_session_timeout": str(limits.import_idle_timeout_ms),
     "transaction_timeout": str(limits.import_transaction_timeout_ms),
 }
-Row = tuple[int, lines.Raw, bytes]  # line, document, itself
-
-
-class _Round:
-    """People of one round, their names elsewhere, and by line the documents and raw rows that they come from."""
-
-    def __init__(self) -> None:
-        self.people: list[Person] = []
-        self.names: list[Name] = []
-        self.raws: dict[int, tuple[lines.Raw, bytes]] = {}
 
 
 class Worker:
-    """Everything that a worker has; `open` it, then give it windows."""
+    """Everything that a worker has; `open` it, then let it `work`."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, inbox: Inbox, send: Callable[[Report | Left], None]) -> None:
         self._plan = plan
+        self._inbox = inbox
+        self._send = send
         self._shards = Shards(Deployment.load(Path(plan.data)), SETTINGS)
         self._maker = Maker(plan.key, plan.import_id, plan.started_ms, self._shards.hash_seed, self._shards.kinds)
         self._settler = Settler(self._shards)
-        self._rounds = Rounds(
-            self._shards,
-            self._maker,
-            self._settler,
-            resumed=plan.resumed,
-        )
         self._dry_run = DryRun(self._shards, Path(plan.scratch)) if plan.dry_run else None
+        self._rounds = self._dry_run or Rounds(self._shards, self._maker, self._settler, resumed=plan.resumed)
         self._conflicts = Conflicts(self._settler)
         self._round_lines = plan.round_lines
+        self._report: Report | None = None  # of the window that rounds are made of
+        self._rows: Iterator[Row] = iter(())
+        self._left = 0  # windows that will not be begun
 
     async def open(self) -> None:
         """Reach every shard. Raises `BadDeployment`."""
@@ -79,30 +72,53 @@ class Worker:
         if self._dry_run is not None:
             self._dry_run.close()
 
-    async def work(self, window: Window) -> Report:
-        """Import a window; its rows are durable when this returns."""
-        report = Report(window.first_line, window.lines, problems=[])
-        rows = self._rows(window, report)
-        made = await self._take(rows, report)
-        while made.people:
-            writing = asyncio.ensure_future(self._write(made))
+    async def work(self) -> None:
+        """Import windows until there are no more; each is reported when its rows are durable.
+
+        While a round is written, the next one is made, of the same window or of the one behind it.
+        """
+        made: Round | None = None
+        while True:
+            if made is not None and made.starts and self._inbox.enough:
+                self._left += 1
+                made = self._report = None
+            if made is None and self._rounds.idle:
+                self._tell_what_is_left()
+                window = await self._inbox.next()
+                if window is None:
+                    return
+                if self._inbox.enough:
+                    self._left += 1
+                else:
+                    made = await self._make(window)
+                continue
+            writing = asyncio.ensure_future(self._rounds.push(made))
             try:
-                following = await self._take(rows, report)  # while the servers work
+                made = await self._make(self._inbox.at_hand() if self._report is None else None)
             finally:
-                await writing
-            await self._tell(made, report)
-            made = following
-        report.rejected = sum(not problem.conflict for problem in report.problems)
-        return report
+                written = await writing
+            if written is not None:
+                await self._tell(written)
 
-    async def _write(self, made: _Round) -> None:
-        if self._dry_run is not None:
-            await self._dry_run.look(made.people, made.names)
-        else:
-            await self._rounds.write(made.people, made.names)
-            self._adapt()
+    async def _make(self, window: Window | None) -> Round | None:
+        """The next round, of the window in hand or of this one; None if there is neither."""
+        starts = window is not None
+        if window is not None:
+            self._report = Report(window.first_line, window.lines, problems=[])
+            self._rows = self._rows_of(window, self._report)
+        if self._report is None:
+            return None
+        made = await self._take(self._report, starts=starts)
+        if made.ends:
+            self._report = None
+        return made
 
-    def _rows(self, window: Window, report: Report) -> Iterator[Row]:
+    def _tell_what_is_left(self) -> None:
+        for _ in range(self._left):
+            self._send(Left())
+        self._left = 0
+
+    def _rows_of(self, window: Window, report: Report) -> Iterator[Row]:
         plan = self._plan
         if not plan.csv:
             for line, raw in lines.ndjson_rows(window.first_line, window.data):
@@ -115,10 +131,15 @@ class Worker:
             else:
                 yield line, document, raw
 
-    async def _take(self, rows: Iterator[Row], report: Report) -> _Round:
-        """People of the next rows, as many as a round has."""
-        made = _Round()
-        for line, document, raw in rows:
+    async def _take(self, report: Report, *, starts: bool) -> Round:
+        """People of the window's next rows, as many as a round has."""
+        made = Round(report, starts=starts)
+        people, rows, names = made.people, made.rows, made.names
+        for row in self._rows:
+            if len(people) >= self._round_lines:
+                self._rows = chain((row,), self._rows)
+                return made
+            line, document, raw = row
             report.rows += 1
             try:
                 registration, suspended = lines.registration(document)
@@ -126,14 +147,55 @@ class Worker:
             except Rejected as rejected:
                 report.problems.append(_problem(line, rejected, raw))
                 continue
-            made.people.append(person)
-            made.names += elsewhere
-            made.raws[line] = (document, raw)
-            if len(made.people) >= self._round_lines:
-                break
-            if len(made.people) % limits.import_people_at_a_time == 0:
+            people.append(person)
+            rows.append(row)
+            names += elsewhere
+            if len(people) % limits.import_people_at_a_time == 0:
                 await asyncio.sleep(0)
+        made.ends = True
         return made
+
+    async def _tell(self, written: Round) -> None:
+        """Count what became of a round; conflicts are treated as the plan says. The last one reports the window."""
+        report = written.report
+        conflicts: list[tuple[Row, Taken]] = []
+        for person, row in zip(written.people, written.rows, strict=True):
+            fate = person.fate
+            if fate is IMPORTED:
+                report.imported += 1
+            elif isinstance(fate, Imported):
+                report.before += 1
+            elif isinstance(fate, Taken):
+                conflicts.append((row, fate))
+            else:
+                detail = "another change of one of its login names is under way; import the row again"
+                report.problems.append(_problem(row[0], Rejected("busy", None, detail), row[2]))
+        if self._plan.on_conflict == "update":
+            await self._update(conflicts, report)
+        else:
+            for (line, _, raw), taken in conflicts:
+                word = LoginNameKind(taken.kind).word
+                rejected = Rejected("login_name_taken", word, f"another user has this {word}")
+                report.problems.append(_problem(line, rejected, raw, conflict=True))
+            report.skipped += len(conflicts)
+        if written.ends:
+            report.rejected = sum(not problem.conflict for problem in report.problems)
+            self._send(report)
+        self._adapt()
+
+    async def _update(self, conflicts: list[tuple[Row, Taken]], report: Report) -> None:
+        if self._dry_run is not None:
+            report.updated += len(conflicts)
+            return
+        items = [(taken.owner, document) for (_, document, _), taken in conflicts]
+        outcomes = await self._conflicts.update(items, self._plan.import_id)
+        for ((line, _, raw), _), outcome in zip(conflicts, outcomes, strict=True):
+            if isinstance(outcome, Rejected):
+                report.problems.append(_problem(line, outcome, raw))
+            elif outcome:
+                report.updated += 1
+            else:
+                report.unchanged += 1
 
     def _adapt(self) -> None:
         """Names should not stay unsettled for long: smaller rounds where the servers are slow."""
@@ -142,46 +204,6 @@ class Worker:
             self._round_lines = max(self._round_lines // 2, limits.import_round_lines_min)
         elif took < limits.import_names_unsettled_s / 4:
             self._round_lines = min(self._round_lines * 2, self._plan.round_lines)
-
-    async def _tell(self, made: _Round, report: Report) -> None:
-        """Count what became of them; conflicts are treated as the plan says."""
-        raws = made.raws
-        conflicts: list[tuple[Person, Taken]] = []
-        for person in made.people:
-            match person.fate:
-                case Imported(before=True):
-                    report.before += 1
-                case Imported():
-                    report.imported += 1
-                case Taken() as taken:
-                    conflicts.append((person, taken))
-                case _:
-                    detail = "another change of one of its login names is under way; import the row again"
-                    report.problems.append(_problem(person.line, Rejected("busy", None, detail), raws[person.line][1]))
-        if self._plan.on_conflict == "update":
-            await self._update(conflicts, raws, report)
-            return
-        for person, taken in conflicts:
-            word = LoginNameKind(taken.kind).word
-            rejected = Rejected("login_name_taken", word, f"another user has this {word}")
-            report.problems.append(_problem(person.line, rejected, raws[person.line][1], conflict=True))
-        report.skipped += len(conflicts)
-
-    async def _update(
-        self, conflicts: list[tuple[Person, Taken]], raws: dict[int, tuple[lines.Raw, bytes]], report: Report
-    ) -> None:
-        if self._dry_run is not None:
-            report.updated += len(conflicts)
-            return
-        items = [(taken.owner, raws[person.line][0]) for person, taken in conflicts]
-        outcomes = await self._conflicts.update(items, self._plan.import_id)
-        for (person, _), outcome in zip(conflicts, outcomes, strict=True):
-            if isinstance(outcome, Rejected):
-                report.problems.append(_problem(person.line, outcome, raws[person.line][1]))
-            elif outcome:
-                report.updated += 1
-            else:
-                report.unchanged += 1
 
 
 def _problem(line: int, rejected: Rejected, raw: bytes, *, conflict: bool = False) -> Problem:
@@ -200,15 +222,12 @@ async def serve() -> None:
     try:
         if not isinstance(plan, Plan):
             raise TypeError("the first message is the plan")
-        worker = Worker(plan)
+        inbox = Inbox(reader)
+        worker = Worker(plan, inbox, send)
         await worker.open()
         send(Ready())
-        while (content := await read_frame(reader)) is not None:
-            window = decode_for_worker(content)
-            if isinstance(window, Window):
-                send(await worker.work(window))
-                window = None
-                gc.collect()
+        async with inbox:
+            await worker.work()
     except DenizenError as error:
         send(Trouble(error.code, error.detail))
     except (*BROKEN, asyncpg.PostgresError) as error:
@@ -228,7 +247,7 @@ def main() -> None:
     die_with_parent(signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
     gc.freeze()
-    gc.disable()  # rows have no cycles; what else there is, is collected between windows
+    gc.set_threshold(limits.import_garbage_objects)  # rows have no cycles; what else there is, is little
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())
 
