@@ -6,6 +6,7 @@ that of n + 1. A golden corpus in the tests holds every version ever written.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, cast
 
 import msgspec
@@ -91,6 +92,10 @@ class Codec:
     def seals(self, event: Event) -> bool:
         """Whether an event's data are personal, so that they are stored sealed."""
         return type(event) in self._sealed
+
+    def decoder(self, number: int, schema: int) -> Callable[[bytes], Event]:
+        """What decodes events of one kind, as `decode` does; for whoever has many of them."""
+        return self._decoders.get((number, schema)) or partial(self._upcast, number, schema)
 
     def decode(self, number: int, schema: int, data: bytes) -> Event:
         """The event that was stored so; `UnknownEvent` if this program is older than what wrote it."""

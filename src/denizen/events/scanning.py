@@ -9,7 +9,6 @@ bring no data.
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
@@ -40,6 +39,7 @@ _HEADER_BYTES: Final = 19
 _TRAILER_BYTES: Final = 2
 _ERASED: Final = DataErased()
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)  # PostgreSQL counts microseconds from then
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class History(Struct):
@@ -98,10 +98,12 @@ def histories(copied: bytes) -> Iterator[History]:
         if secret_bytes >= 0:
             ciphers[stream] = cipher_of(stream, copied[end_of_ids + 4 : at])
         data = copied[data_at:data_end]
-        if data[:1] == SEALED:
-            cipher = ciphers.get(stream)
-            if cipher is not None:
-                data = open_sealed(cipher, stream, version, number, schema, data)
+        if data[:1] != SEALED:
+            event = decode(data)
+        elif stream in ciphers:
+            event = decode(open_sealed(ciphers[stream], stream, version, number, schema, data))
+        else:
+            event = _ERASED
         known[1].append(
             RecordedEvent(
                 Position(here, sequence),
@@ -109,11 +111,11 @@ def histories(copied: bytes) -> Iterator[History]:
                 version,
                 name,
                 schema,
-                _EPOCH + timedelta(0, 0, recorded_at),
+                _EPOCH + recorded_at * _MICROSECOND,
                 WireUUID(command_id),
                 actors[copied[data_end + 4 : actor_end]],
                 None if correlation < 0 else WireUUID(copied[actor_end + 4 : end_of_ids]),
-                _ERASED if data[:1] == SEALED else decode(data),
+                event,
             )
         )
     if last:
@@ -137,7 +139,7 @@ def _stream(identifier: bytes) -> tuple[UUID, list[RecordedEvent]]:
 
 
 def _decoder(kind: tuple[int, int]) -> tuple[str, Callable[[bytes], Event]]:
-    return codec.name(kind[0]), partial(codec.decode, *kind)
+    return codec.name(kind[0]), codec.decoder(*kind)
 
 
 def _actor(text: bytes) -> str:
