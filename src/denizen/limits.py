@@ -108,6 +108,7 @@ gateway_start_s = 30.0
 gateway_end_s = 5.0  # after the drain
 probe_s = 3.0
 restart_delay_s_max = 15.0
+child_poll_s = 0.1  # between two looks whether a child process still runs
 
 # Bulk: import, export, verify
 bulk_workers_max = 4  # by default; memory is per worker
@@ -246,7 +247,6 @@ control_connect_s = 2.0
 control_request_s = 8.0
 control_answer_bytes_max = 16 << 20
 control_watches_max = 2_048  # of one node
-control_lead_poll_s = 0.02  # between two looks whether this node leads
 control_lead_retry_s = 1.0  # after the leader's work ended by a defect
 control_start_s = 20.0
 control_stop_s = 10.0

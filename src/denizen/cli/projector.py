@@ -34,6 +34,7 @@ def projector(
     import prometheus_client
     import uvloop
 
+    from denizen.collecting import calm_the_collector
     from denizen.deployment.process_metrics import ProcessMetrics
     from denizen.deployment.projecting import serve_projector
     from denizen.logs import configure_logs
@@ -47,4 +48,5 @@ def projector(
         except ValueError as error:
             raise BadConfiguration(f"--metrics {metrics!r}: {error}") from None
         prometheus_client.start_http_server(port, host)
+    calm_the_collector()
     uvloop.run(serve_projector(deployment))

@@ -35,6 +35,7 @@ def relay(
     import uvloop
 
     from denizen.bus.process import serve_relays
+    from denizen.collecting import calm_the_collector
     from denizen.deployment.control_access import map_source_of
     from denizen.deployment.process_metrics import ProcessMetrics
     from denizen.logs import configure_logs
@@ -52,4 +53,5 @@ def relay(
             raise BadConfiguration(f"--metrics {metrics!r}: {error}") from None
         prometheus_client.start_http_server(port, host)
     deployment.use_keyring()
+    calm_the_collector()
     uvloop.run(serve_relays(deployment.places, map_source_of(deployment), bus))

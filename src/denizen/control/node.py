@@ -188,7 +188,7 @@ class ControlNode:
                     await asyncio.sleep(limits.control_lead_retry_s)
                     await self._end(working)
                     working = None
-                await asyncio.sleep(limits.control_lead_poll_s)
+                await self._raft.wait_news()
         finally:
             if working is not None:
                 await self._end(working)

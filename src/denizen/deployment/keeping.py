@@ -41,7 +41,7 @@ async def keep_running(child: Child, tell: Callable[[str], None]) -> None:
     delay = 0.0
     while True:
         started = loop.time()
-        await until(lambda: child.exit_code is not None)
+        await until(lambda: child.exit_code is not None, poll_s=limits.child_poll_s)
         code = child.exit_code or 0
         delay = next_delay(delay, loop.time() - started)
         tell(f"{child.name} ended unexpectedly ({describe_exit(code)}); starting it again")

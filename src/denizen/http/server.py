@@ -7,7 +7,6 @@ SIGTERM and SIGINT stop; a second one stops at once. One process is one loop; mo
 """
 
 import asyncio
-import gc
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -18,6 +17,7 @@ import uvloop
 
 from denizen.bus.settings import BusSettings
 from denizen.changes import Hub
+from denizen.collecting import calm_the_collector
 from denizen.deployment.control_access import map_source_of
 from denizen.deployment.layout import Deployment
 from denizen.deployment.process_metrics import ProcessMetrics
@@ -31,7 +31,7 @@ from denizen.http.metrics import GatewayMetrics
 from denizen.http.passwords import PasswordPool
 from denizen.http.services import Services
 from denizen.http.views import encoded_change
-from denizen.limits import drain_s, gc_allocations
+from denizen.limits import drain_s
 from denizen.logs import configure_logs
 from denizen.operators.desk import Desk
 from denizen.operators.opening import desk_of
@@ -69,21 +69,11 @@ async def _serve(deployment: Deployment, host: str, port: int) -> None:
             log=True,
         ),
     ):
-        _calm_the_collector()
+        calm_the_collector()
         _log.info("gateway_ready", address=f"{host}:{port}", deployment=str(deployment.id))
         await stop.wait()
         _log.info("gateway_stopping")
     _log.info("gateway_stopped")
-
-
-def _calm_the_collector() -> None:
-    """What was loaded by now lives as long as the process: the garbage collector need not walk it again and again.
-
-    Requests leave few cycles, so it may also run less often.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(gc_allocations, 20, 20)
 
 
 def _asked_to_stop(stop: asyncio.Event) -> None:

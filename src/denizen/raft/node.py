@@ -183,6 +183,10 @@ class Node:
         """Make a snapshot of this node's state now and forget the log it stands for; its index."""
         return await self._parts().driver.snapshot()
 
+    async def wait_news(self) -> None:
+        """Wait until the leadership, the members or a link may have changed; a fifth of a second, at most."""
+        await self._parts().driver.chance.wait()
+
     async def wait_leader(self, timeout_s: float | None = None) -> int:
         """Wait until a leader is known; its id. Raises `NoLeader`."""
         requests = self._requests()

@@ -52,6 +52,7 @@ class Watcher:
     async def watch(self, reads: ReadModels) -> None:
         """Look again and again; for ever."""
         async with reads.reader() as connection:
+            await connection.execute("set plan_cache_mode = force_generic_plan")  # one statement, again and again
             while True:
                 if self._wanted:
                     rows = await connection.fetch(_VISIBLE, list(self._wanted))
