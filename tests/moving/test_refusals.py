@@ -90,6 +90,25 @@ async def test_a_target_that_is_open_cannot_be_barred(world: World, mover: Mover
     assert await world.state(S2, BUCKET) == ("open", 3)
 
 
+async def test_a_source_that_was_closed_serves_again_when_the_open_target_is_lost(world: World, mover: Mover) -> None:
+    """The operator's word came between the opening and the commit: nobody else has the bucket any more."""
+    (person,) = await world.register(BUCKET, 1)
+    move = world.move(BUCKET)
+    await world.to_fence(mover, move)
+    await mover.fence(move, FENCE)
+    await mover.finish(move, FENCE)
+    await mover.open(move, OPEN)
+    await mover.close(move, OPEN)
+    after = replace(move, attempt=2)
+    with pytest.raises(NotHere):
+        await mover.reopen(after, FENCE)
+    await mover.reopen(after, OPEN)
+    await mover.reopen(after, OPEN)
+    assert await world.state(S1, BUCKET) == ("open", OPEN)
+    world.maps.publish(BUCKET, S1, OPEN)
+    await world.gateway.users.change(person.user.id, UserPatch(display_name="Back"), if_version=None, context=BY)
+
+
 async def test_the_target_never_opens_before_it_was_found_equal(world: World, mover: Mover) -> None:
     await world.register(BUCKET, 1)
     move = world.move(BUCKET)
