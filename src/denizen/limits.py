@@ -78,6 +78,7 @@ map_lag_s = 3.0  # how long a write waits for the map to say where its bucket we
 optimistic_attempts_max = 8
 optimistic_pause_s = 0.005  # after a lost race: up to this, times the races lost so far
 recent_users_max = 8_192  # as this gateway wrote them, to decide the next command on them without reading them first
+recent_users_s_min = 0.05  # a user who changes again and again is read each time: others are to win a race too
 recent_users_s = 10.0  # they are personal data: not for longer
 name_busy_wait_s = 2.0  # how long a sign-up waits for another change of the same login name
 name_busy_poll_s = 0.005

@@ -171,7 +171,7 @@ class TestBodies:
         assert b'"code":"body_too_large"' in body
 
     def test_a_chunked_body_is_refused_for_its_end_could_not_be_told(self, api: Api, connect: Connect) -> None:
-        """Granian ends a chunked body in silence when the client breaks off: half of it could be carried out."""
+        """A body without a length could be carried out by half when its client breaks off."""
         connection = connect()
         body = b'{"email":"a@example.org"}'
         chunked = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)

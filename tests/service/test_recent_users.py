@@ -6,6 +6,7 @@ from uuid import UUID
 
 import pytest
 
+from denizen import limits
 from denizen.errors import LoginNameTaken, UserDeleted, UserErased, VersionConflict, WrongStatus
 from denizen.events.reading import END_OF_TIME
 from denizen.events.records import StoredUser
@@ -17,6 +18,12 @@ from denizen.users.commands import UserPatch
 from denizen.users.state import Status, User
 
 from .worlds import BY, World, ann
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who changes in quick succession is changed from memory too."""
+    monkeypatch.setattr(limits, "recent_users_s_min", 0.0)
 
 
 def reads(gateway: Gateway) -> Iterator[int]:
@@ -119,3 +126,15 @@ async def test_memory_is_bounded_in_number_and_in_time() -> None:
     recent.put(someone(1))
     recent.put(someone(1, Status.DELETED))
     assert recent.get(UUID(int=1)) is None
+
+
+async def test_a_user_who_changes_in_quick_succession_is_read_each_time(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "recent_users_s_min", 60.0)
+    user_id = (await ann(gateway)).user.id
+    count = reads(gateway)
+    next(count)
+    for number in range(3):
+        await gateway.users.change(user_id, UserPatch(attributes={"n": number}), context=BY)
+    assert next(count) == 3

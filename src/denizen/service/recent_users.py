@@ -6,9 +6,13 @@ is refused is decided anew on what the shard says (see users.py).
 
 They are personal data in memory, so they are bounded in number and in time: each is gone at most `kept_s` after it
 was written, whether anybody comes or not, and at once when its user is deleted or erased here.
+
+Who need not read is quicker than who must, and could win every race, against an erasure for example. So they do not
+serve for a user who changes in quick succession.
 """
 
 import asyncio
+import time
 from uuid import UUID
 
 from denizen import limits
@@ -21,16 +25,19 @@ class RecentUsers:
     def __init__(self, users_max: int = limits.recent_users_max, kept_s: float = limits.recent_users_s) -> None:
         self._generation_max = users_max // 2
         self._generation_s = kept_s / 2
-        self._young: dict[UUID, StoredUser] = {}
-        self._old: dict[UUID, StoredUser] = {}
+        self._young: dict[UUID, tuple[StoredUser, float]] = {}  # and when it was written
+        self._old: dict[UUID, tuple[StoredUser, float]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         return len(self._young) + len(self._old)
 
     def get(self, user_id: UUID) -> StoredUser | None:
-        """The user as it was written here last, if that was a moment ago."""
-        return self._young.get(user_id) or self._old.get(user_id)
+        """The user as it was written here last, if that was a moment ago, but not just now."""
+        found = self._young.get(user_id) or self._old.get(user_id)
+        if found is None or time.monotonic() - found[1] < limits.recent_users_s_min:
+            return None
+        return found[0]
 
     def put(self, stored: StoredUser) -> None:
         """Remember what was just written; nothing of a user who is gone."""
@@ -41,7 +48,7 @@ class RecentUsers:
             self._timer = asyncio.get_running_loop().call_later(self._generation_s, self._age)
         elif len(self._young) >= self._generation_max:
             self._young, self._old = {}, self._young
-        self._young[stored.id] = stored
+        self._young[stored.id] = stored, time.monotonic()
 
     def drop(self, user_id: UUID) -> None:
         """Forget a user."""
