@@ -119,6 +119,8 @@ def test_a_handful_of_users_is_not_what_a_young_deployment_is_evened_by(by):
     assert len(plan.moves) == pytest.approx(BUCKETS / 5, abs=12)
     assert {move.target for move in plan.moves} == {"s5"}
     assert {move.source for move in plan.moves} == {"s1", "s2", "s3", "s4"}
+    assert plan.before.imbalance == pytest.approx(1.25, abs=0.01)
+    assert plan.after.imbalance < 1.01
 
 
 def test_even_shards_are_left_alone():

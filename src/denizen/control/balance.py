@@ -51,13 +51,18 @@ def balance(
     measures: Mapping[Bucket, BucketMeasures],
     by: BalanceBy,
 ) -> Balance:
-    """What each shard holds, and how the fullest one compares with its fair part."""
+    """What each shard holds, and how the fullest one compares with its fair part.
+
+    Where there is next to nothing, as a plan weighs it: what a handful of users says of a shard is chance.
+    """
     held: dict[ShardId, list[BucketMeasures]] = {shard: [] for shard in weight}
     for bucket, shard in owners.items():
         held.setdefault(shard, []).append(measures.get(bucket, NOTHING))
     figures = {shard: sum(measure_of(one, by) for one in buckets) for shard, buckets in held.items()}
-    if not sum(figures.values()):
-        figures = {shard: float(len(buckets)) for shard, buckets in held.items()}
+    if sum(figures.values()) < BUCKETS * EMPTY_BUCKET_MIN[by]:
+        figures, weighed = dict.fromkeys(held, 0.0), loads(measures, by)
+        for bucket, shard in owners.items():
+            figures[shard] += weighed[bucket]
     total, parts = sum(figures.values()), sum(weight.values())
     shares = {}
     for shard, buckets in held.items():
