@@ -185,6 +185,7 @@ feed_heal_buckets_max = 256
 # Projections
 projector_batch_events_max = 2_000  # of one transaction
 projector_rows_remembered_max = 10_000  # of each version of a projection, so that they need not be read again
+projector_advances_max = 64  # of each version: batches whose checkpoints are not folded into one row yet
 projector_pause_s = 0.01  # from one batch to the next: what comes meanwhile goes together
 projector_pause_s_max = 0.05
 projector_wait_s = 0.2  # for events, before other duties are looked at

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from denizen.events.login_name_events import LoginNameConfirmed
 from denizen.projections import registry
 from denizen.projections.activity import ACTIVITY
 from denizen.projections.applying import apply_together
@@ -14,7 +13,7 @@ from denizen.projections.database import connect_writer
 from denizen.projections.directory.model import DIRECTORY
 from denizen.projections.runner import Fenced, Runner
 from denizen.projections.statistics import STATISTICS
-from denizen.sharding.ids import Bucket, mint_user_id
+from denizen.sharding.ids import Bucket
 from denizen.testing.postgres import Database
 from denizen.testing.projections import History, MemoryModel
 from denizen.users.events import AttributesChanged, UserDeleted, UserSuspended
@@ -61,32 +60,6 @@ def story() -> History:
     history.record(users[4], UserDeleted())
     history.record(users[3], UserSuspended("why"))
     return history
-
-
-async def test_checkpoints_of_events_that_change_no_row_are_stored_a_moment_later(
-    connection: asyncpg.Connection,
-) -> None:
-    history = History()
-    ann = history.register(bucket=1)
-    name = mint_user_id(2, 0)
-    history.record(name, LoginNameConfirmed(1, ann, ann))  # type: ignore[arg-type]
-    runner = await opened(connection)
-    assert await runner.apply(history.events) == 2
-    assert runner.checkpoints[Bucket(2)] == 1
-    assert [(await registry.checkpoints(connection, "plans", 1))[Bucket(bucket)] for bucket in (1, 2)] == [1, 0]
-
-    history.record(name, LoginNameConfirmed(1, ann, ann))  # type: ignore[arg-type]
-    late = await opened(connection)
-    assert await late.apply(history.events) == 2, "what was not stored comes again, and changes nothing"
-    await runner.store()
-    assert (await registry.checkpoints(connection, "plans", 1))[Bucket(2)] == 1
-    with pytest.raises(Fenced):
-        await late.store()
-
-    history.register(bucket=2)
-    await runner.apply(history.events)
-    assert (await registry.checkpoints(connection, "plans", 1))[Bucket(2)] == 3
-    assert len(await connection.fetch("select * from denizen_read.plans")) == 2
 
 
 @pytest.mark.parametrize("size", [1, 3, 100])

@@ -49,16 +49,21 @@ async def apply_together(connection: asyncpg.Connection, runners: Sequence[Runne
 
 
 async def _not_at_once(connection: asyncpg.Connection, steps: Sequence[Step]) -> list[Step]:
-    """Write the steps that one statement can do, and answer those that are left: all, if the database refuses it."""
+    """Write the steps that one statement can do, and answer those that are left: all, if the database refuses it.
+
+    Those of versions that are behind the first one, as a new one is for a moment, are left too.
+    """
     plain = [step for step in steps if step.plain]
-    if len(plain) < 2:
+    together = [step for step in plain if step.advance.ends == plain[0].advance.ends]
+    if len(together) < 2:
         return list(steps)
     try:
-        await apply_at_once(connection, [(step.advance, step.changes) for step in plain])
+        await apply_at_once(connection, [(step.advance, step.changes) for step in together])
     except (Fenced, *BROKEN, *PASSING):
         raise
     except asyncpg.PostgresError:
         return list(steps)
-    for step in plain:
+    for step in together:
         step.runner.written(step)
-    return [step for step in steps if not step.plain]
+    written = {step.runner for step in together}
+    return [step for step in steps if step.runner not in written]

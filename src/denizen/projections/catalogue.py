@@ -32,6 +32,7 @@ def by_name(projections: Iterable[Projection]) -> dict[str, Projection]:
     tables: set[str] = {
         "projections",
         "checkpoints",
+        "advances",
         "parked",
         "progress",
         "owner",

@@ -25,8 +25,8 @@ from denizen.projections.tables import SCHEMA, Kind, Table
 from denizen.sharding.ids import bucket_of
 
 _LIVE: Final = """
-    select v.version, c.sequence from denizen_read.projections v
-    join denizen_read.checkpoints c using (projection, version) where v.projection = $1 and v.live and c.bucket = $2
+    select version, denizen_read.checkpoint(projection, version, $2) from denizen_read.projections
+    where projection = $1 and live
 """
 
 

@@ -7,9 +7,8 @@ import asyncpg
 from denizen.sharding.ids import Position
 
 _ALL: Final = """
-    select coalesce(bool_and(c.sequence >= $2), false)
-    from denizen_read.projections v join denizen_read.checkpoints c using (projection, version)
-    where c.bucket = $1
+    select coalesce(bool_and(denizen_read.checkpoint(projection, version, $1) >= $2), false)
+    from denizen_read.projections
 """
 
 

@@ -36,10 +36,9 @@ _FRESHNESS: Final = """
     where v.projection = $1 and v.live
 """
 _REACHED: Final = """
-    select count(*) = cardinality($2::smallint[])
-    from denizen_read.projections v join denizen_read.checkpoints c using (projection, version)
-    join unnest($2::smallint[], $3::bigint[]) as wanted (bucket, sequence) using (bucket)
-    where v.projection = $1 and v.live and c.sequence >= wanted.sequence
+    select coalesce(bool_and(denizen_read.checkpoint(v.projection, v.version, wanted.bucket) >= wanted.sequence), false)
+    from denizen_read.projections v, unnest($2::smallint[], $3::bigint[]) as wanted (bucket, sequence)
+    where v.projection = $1 and v.live
 """
 
 

@@ -22,8 +22,13 @@ _REGISTER: Final = """
     insert into denizen_read.projections (projection, version, state, live, definition) values ($1, $2, $3, $4, $5)
 """
 _CHECKPOINTS: Final = """
-    insert into denizen_read.checkpoints (projection, version, bucket)
-    select $1, $2, bucket from generate_series(0, $3 - 1) as bucket
+    insert into denizen_read.checkpoints (projection, version, sequences)
+    values ($1, $2, array_fill(0::bigint, array[$3::integer]))
+"""
+_STORED: Final = """
+    select number, null as buckets, sequences from denizen_read.checkpoints where projection = $1 and version = $2
+    union all
+    select null, buckets, sequences from denizen_read.advances where projection = $1 and version = $2
 """
 _PARK: Final = """
     insert into denizen_read.parked
@@ -79,6 +84,14 @@ class Parked(Struct, frozen=True):
     wish: str | None
 
 
+class StoredCheckpoints(Struct, frozen=True):
+    """How far a version is: `number` is to be known by who writes, `advances` were noted since all was in one row."""
+
+    number: int
+    sequences: dict[Bucket, int]
+    advances: int
+
+
 async def versions(connection: asyncpg.Connection) -> list[Version]:
     """Every version of every projection."""
     return [Version(*row) for row in await connection.fetch(_VERSIONS)]
@@ -97,8 +110,6 @@ async def create_version(
             await connection.execute(table.create_key(version))
     await connection.execute(_REGISTER, projection.name, version, state, False, projection.definition)
     await connection.execute(_CHECKPOINTS, projection.name, version, BUCKETS)
-    # A plan made for an empty table would read all checkpoints of the version for each one that is advanced.
-    await connection.execute(f"analyze {SCHEMA}.checkpoints")
 
 
 async def drop_version(connection: asyncpg.Connection, projection: Projection, version: int) -> None:
@@ -112,7 +123,8 @@ async def drop_version(connection: asyncpg.Connection, projection: Projection, v
         raise BadDeployment(f"version {version} of {projection.name} is live: promote another one first")
     for table in projection.tables:
         await connection.execute(table.drop(version))
-    for place in ("parked", "progress", "checkpoints", "projections"):
+    # The advances last: workers of a replay add to them as long as its parts are there.
+    for place in ("parked", "progress", "checkpoints", "projections", "advances"):
         await connection.execute(
             f"delete from {SCHEMA}.{place} where projection = $1 and version = $2",  # noqa: S608 - fixed names
             projection.name,
@@ -177,10 +189,16 @@ async def wish(connection: asyncpg.Connection, projection: str, stream: UUID, wh
 
 
 async def checkpoints(connection: asyncpg.Connection, projection: str, version: int) -> dict[Bucket, int]:
-    """The last sequence applied of each bucket."""
-    rows: list[Any] = await connection.fetch(
-        "select bucket, sequence from denizen_read.checkpoints where projection = $1 and version = $2",
-        projection,
-        version,
-    )
-    return {bucket: sequence for bucket, sequence in rows}  # noqa: C416 - a record is a tuple, not a pair
+    """The last sequence applied of each bucket; nothing if there is no such version."""
+    return (await stored_checkpoints(connection, projection, version)).sequences
+
+
+async def stored_checkpoints(connection: asyncpg.Connection, projection: str, version: int) -> StoredCheckpoints:
+    """The checkpoints of a version, as they are stored. (SQL has `denizen_read.checkpoint` for one bucket.)"""
+    rows: list[Any] = await connection.fetch(_STORED, projection, version)
+    number, sequences = 0, dict[Bucket, int]()
+    for base, buckets, ends in rows:
+        number = number if base is None else base
+        for bucket, end in zip(range(BUCKETS) if buckets is None else buckets, ends, strict=True):
+            sequences[bucket] = max(end, sequences.get(bucket, 0))
+    return StoredCheckpoints(number, sequences, max(0, len(rows) - 1))

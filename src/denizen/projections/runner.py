@@ -2,11 +2,11 @@
 
     prepare: current rows → fold        write, one transaction: checkpoints from the known to the new ones → rows
 
-Checkpoints of buckets in which nothing came that changes a row (events of login names) are stored a moment later.
+Where nothing came that changes a row (events of login names), the checkpoints are stored a moment later.
 
-The checkpoints are changed only where they still are what this runner believes. If one is not, somebody else runs the
-same version: nothing is changed, and `Fenced` is raised. The locks of the checkpoints, held to the commit, keep any
-other runner of the version from the same buckets meanwhile.
+The checkpoints of a version have a number, which every transaction of its runner raises from what the runner knows. If
+it is another one, somebody else runs the same version: nothing is changed, and `Fenced` is raised. The lock of the
+number, held to the commit, keeps any other runner of the version away meanwhile.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -23,7 +23,14 @@ from denizen.projections.arrivals import Arrivals
 from denizen.projections.folding import Changes, Poison, Streams, by_stream, fold_streams
 from denizen.projections.projection import Projection, Row
 from denizen.projections.registry import Parked
-from denizen.projections.writing import Advance, Fenced, advance_checkpoints, apply_at_once, write_changes
+from denizen.projections.writing import (
+    Advance,
+    Fenced,
+    advance_checkpoints,
+    apply_at_once,
+    fold_checkpoints,
+    write_changes,
+)
 from denizen.sharding.ids import Bucket
 
 __all__ = ["Fenced", "Runner", "Step"]
@@ -42,13 +49,13 @@ class Step(Struct, frozen=True):
     events: int  # that are new to it
     ends: dict[Bucket, int]
     streams: Streams
-    advance: Advance  # of the buckets in which something came that changes a row
+    advance: Advance
     changes: Changes
 
     @property
     def plain(self) -> bool:
         """Whether one statement can write it, together with others."""
-        return bool(self.advance.after) and not self.changes.poison and not self.changes.clears
+        return bool(self.streams) and not self.changes.poison and not self.changes.clears
 
 
 class Runner:
@@ -61,7 +68,9 @@ class Runner:
         self.projection = projection
         self.version = version
         self.checkpoints: dict[Bucket, int] = {}
-        self._stored: dict[Bucket, int] = {}  # the same, as the database has them
+        self._number = 0  # of the checkpoints in the database
+        self._pending: dict[Bucket, int] = {}  # those of events that change no row, not stored yet
+        self._noted = 0  # advances in the database
         self._parked: set[UUID] = set()
         self._rows: dict[UUID, Row | None] = {}
         self._connection = connection
@@ -69,8 +78,9 @@ class Runner:
 
     async def open(self) -> None:
         """Learn how far the version is."""
-        self.checkpoints = await registry.checkpoints(self._connection, *self._identity)
-        self._stored = dict(self.checkpoints)
+        stored = await registry.stored_checkpoints(self._connection, *self._identity)
+        self.checkpoints, self._number, self._noted = stored.sequences, stored.number, stored.advances
+        self._pending = {}
         known = await registry.parked(self._connection)
         self._parked = {each.stream for each in known if (each.projection, each.version) == self._identity}
 
@@ -89,9 +99,8 @@ class Runner:
         streams = new.streams
         if self._parked:
             streams = {stream: events for stream, events in streams.items() if stream not in self._parked}
-        touched = {events[0].position.bucket for events in streams.values()}
         changes = fold_streams(self.projection, streams, await self._current(streams))
-        advance = self._advance({bucket: new.ends[bucket] for bucket in touched})
+        advance = self._advance(self._pending | new.ends)
         return Step(self, len(new.events), new.ends, streams, advance, changes)
 
     async def write(self, step: Step) -> None:
@@ -108,21 +117,27 @@ class Runner:
         self.written(step)
 
     def written(self, step: Step) -> None:
-        """A step is in the database."""
+        """A step is in the database, if it changes anything."""
         self.checkpoints.update(step.ends)
-        self._stored.update(step.advance.after)
+        if step.streams:
+            self._advanced()
+        else:
+            self._pending.update(step.ends)
         self._parked.update(each.event.stream for each in step.changes.poison)
         self._remember(step.changes)
 
     async def store(self) -> None:
-        """Store the checkpoints of buckets in which nothing came lately that changes a row.
+        """Store the checkpoints of events that changed no row, and fold those of many batches into one row.
 
         They need not be in a transaction with rows, so they wait for this; lost, the same events change nothing again.
         """
-        ends = {bucket: end for bucket, end in self.checkpoints.items() if end != self._stored[bucket]}
-        if ends:
-            await advance_checkpoints(self._connection, self._advance(ends))
-            self._stored.update(ends)
+        if self._noted >= limits.projector_advances_max:
+            await fold_checkpoints(self._connection, self._advance(self.checkpoints))
+            self._advanced()
+            self._noted = 0
+        elif self._pending:
+            await advance_checkpoints(self._connection, self._advance(self._pending))
+            self._advanced()
 
     async def unpark(self, parked: Parked, read: StreamReader) -> bool:
         """Do what an operator wishes for a parked stream; whether it flows again."""
@@ -134,17 +149,23 @@ class Runner:
         streams = by_stream(events)
         self._rows.pop(parked.stream, None)
         async with self._connection.transaction():
-            await advance_checkpoints(self._connection, self._advance({bucket: self.checkpoints[bucket]}))
+            await advance_checkpoints(self._connection, self._advance(self._pending))
             poison = await self._fold_one_by_one(streams)
             if not poison:
                 await self._connection.execute(_UNPARK, *self._identity, parked.stream)
-        self._stored[bucket] = self.checkpoints[bucket]
+        self._advanced()
         if not poison:
             self._parked.discard(parked.stream)
         return not poison
 
     def _advance(self, ends: dict[Bucket, int]) -> Advance:
-        return Advance(*self._identity, {bucket: self._stored[bucket] for bucket in ends}, ends)
+        return Advance(*self._identity, self._number, ends)
+
+    def _advanced(self) -> None:
+        """The database has what was pending, under the next number."""
+        self._number += 1
+        self._noted += 1
+        self._pending = {}
 
     async def _in_steps(self, step: Step) -> None:
         async with self._connection.transaction():

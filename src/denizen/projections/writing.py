@@ -4,10 +4,14 @@
     select require_advanced(…)
 
 The checkpoints come first: where one is not what its writer believes, the statement fails before any row is touched.
+What has to agree is one number for each version of a projection. How far its buckets are is noted once a batch, as two
+arrays, and put together from time to time (`fold_checkpoints`): see `registry.checkpoints` for who reads it.
+
 Parts are independent of each other, for a batch never changes one row of a table twice.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Final
 
@@ -15,20 +19,35 @@ import asyncpg
 from msgspec import Struct
 
 from denizen.errors import DenizenError
+from denizen.invariants import invariant
 from denizen.projections.folding import Changes
 from denizen.projections.projection import Row
 from denizen.projections.tables import Table
-from denizen.sharding.ids import Bucket
+from denizen.sharding.ids import BUCKETS, Bucket
 
 _FENCED: Final = "DZ001"  # the state of the error that `require_advanced` raises
-_ADVANCE: Final = """
-    update denizen_read.checkpoints c set sequence = step.after
-    from unnest($1::text[], $2::integer[], $3::smallint[], $4::bigint[], $5::bigint[])
-        as step (projection, version, bucket, before, after)
-    where c.projection = step.projection and c.version = step.version and c.bucket = step.bucket
-      and c.sequence = step.before
+_ADVANCED: Final = """
+    with advanced as (
+        update denizen_read.checkpoints c set number = c.number + 1
+        from unnest($1::text[], $2::integer[], $3::bigint[]) as step (projection, version, number)
+        where c.projection = step.projection and c.version = step.version and c.number = step.number
+        returning c.projection, c.version
+    ), noted as (
+        insert into denizen_read.advances (projection, version, buckets, sequences)
+        select projection, version, $4::smallint[], $5::bigint[] from advanced
+    )"""
+_REQUIRED: Final = "select denizen_read.require_advanced(count(*), cardinality($1::text[])) from advanced"
+_FOLD: Final = """
+    with advanced as (
+        update denizen_read.checkpoints set number = number + 1, sequences = $4
+        where projection = $1 and version = $2 and number = $3 returning projection, version
+    ), gone as (
+        delete from denizen_read.advances a using advanced
+        where a.projection = advanced.projection and a.version = advanced.version
+    )
+    select denizen_read.require_advanced(count(*), 1) from advanced
 """
-_FIRST: Final = 6  # the number of the first argument after those of `_ADVANCE`
+_FIRST: Final = 6  # the number of the first argument after those of `_ADVANCED`
 _Parts = tuple[int, tuple[Table, ...], tuple[Table, ...]]  # of a version: tables with rows to remove, and to write
 
 
@@ -39,16 +58,16 @@ class Fenced(DenizenError):
 
 
 class Advance(Struct, frozen=True):
-    """The checkpoints of one version of a projection, as they are and as they are to be."""
+    """The checkpoints of one version of a projection: their number before, and the sequences that are new."""
 
     projection: str
     version: int
-    before: Mapping[Bucket, int]
-    after: Mapping[Bucket, int]
+    number: int
+    ends: Mapping[Bucket, int]
 
 
 async def apply_at_once(connection: asyncpg.Connection, batch: Sequence[tuple[Advance, Changes]]) -> None:
-    """Advance all these checkpoints and write all these changes, or change nothing; `Fenced`."""
+    """Advance all these checkpoints, to the same places, and write all these changes, or change nothing; `Fenced`."""
     parts: list[_Parts] = []
     arguments: list[Any] = []
     for advance, changes in batch:
@@ -57,20 +76,31 @@ async def apply_at_once(connection: asyncpg.Connection, batch: Sequence[tuple[Ad
         parts.append((advance.version, tuple(deletes), tuple(writes)))
         for rows in (*deletes.values(), *writes.values()):
             arguments += columns(rows)
-    steps = _steps([advance for advance, _ in batch])
-    try:
-        await connection.fetch(_statement(tuple(parts)), *steps, *arguments)
-    except asyncpg.PostgresError as error:
-        if error.sqlstate == _FENCED:
-            raise Fenced("another projector runs these projections") from error
-        raise
+    with _fence():
+        await connection.fetch(_statement(tuple(parts)), *_steps([advance for advance, _ in batch]), *arguments)
 
 
 async def advance_checkpoints(connection: asyncpg.Connection, advance: Advance) -> None:
     """Advance checkpoints alone, in the caller's transaction if there is one; `Fenced`."""
-    done = await connection.execute(_ADVANCE, *_steps([advance]))
-    if done != f"UPDATE {len(advance.after)}":
-        raise Fenced(f"another projector runs version {advance.version} of {advance.projection}")
+    with _fence():
+        await connection.fetch(f"{_ADVANCED} {_REQUIRED}", *_steps([advance]))
+
+
+async def fold_checkpoints(connection: asyncpg.Connection, advance: Advance) -> None:
+    """Write all checkpoints of a version, which are `advance.ends`, as one, and remove what was noted; `Fenced`."""
+    sequences = [advance.ends[Bucket(bucket)] for bucket in range(BUCKETS)]
+    with _fence():
+        await connection.fetch(_FOLD, advance.projection, advance.version, advance.number, sequences)
+
+
+@contextmanager
+def _fence() -> Iterator[None]:
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        if error.sqlstate == _FENCED:
+            raise Fenced("another projector runs these projections") from error
+        raise
 
 
 async def write_changes(connection: asyncpg.Connection, version: int, changes: Changes) -> None:
@@ -90,27 +120,18 @@ def columns(rows: Sequence[Row]) -> Iterable[tuple[Any, ...]]:
     return zip(*rows, strict=True)
 
 
-def _steps(advances: Sequence[Advance]) -> tuple[list[str], list[int], list[Bucket], list[int], list[int]]:
-    """The first arguments: (projection, version, bucket, before, after) of each checkpoint, as arrays, in one order."""
-    names: list[str] = []
-    versions: list[int] = []
-    buckets: list[Bucket] = []
-    before: list[int] = []
-    after: list[int] = []
-    for advance in advances:
-        ordered = sorted(advance.after)
-        names += [advance.projection] * len(ordered)
-        versions += [advance.version] * len(ordered)
-        buckets += ordered
-        before += [advance.before[bucket] for bucket in ordered]
-        after += [advance.after[bucket] for bucket in ordered]
-    return names, versions, buckets, before, after
+def _steps(advances: Sequence[Advance]) -> tuple[list[Any], ...]:
+    """The first arguments: (projection, version, number) of each, and (bucket, sequence) of all, as arrays."""
+    ends = advances[0].ends
+    invariant(all(each.ends == ends for each in advances), "versions that are written together are level")
+    steps = [(each.projection, each.version, each.number) for each in advances]
+    return (*map(list, zip(*steps, strict=True)), list(ends), list(ends.values()))
 
 
 @lru_cache(maxsize=1024)
 def _statement(versions: tuple[_Parts, ...]) -> str:
     first = _FIRST
-    parts = [f"advanced as ({_ADVANCE} returning c.bucket)"]
+    parts = [_ADVANCED]
     for version, deletes, writes in versions:
         for table in deletes:
             parts.append(f"part{len(parts)} as ({table.delete(version, first)})")
@@ -118,7 +139,4 @@ def _statement(versions: tuple[_Parts, ...]) -> str:
         for table in writes:
             parts.append(f"part{len(parts)} as ({table.write(version, first)})")
             first += len(table.columns)
-    return (
-        f"with {', '.join(parts)} "  # noqa: S608 - statements of the tables' own declarations
-        "select denizen_read.require_advanced(count(*), cardinality($3::smallint[])) from advanced"
-    )
+    return f"{', '.join(parts)} {_REQUIRED}"

@@ -28,9 +28,7 @@ from denizen.projections.writing import write_changes
 from denizen.sharding.ids import Bucket, ShardId
 
 _CHECKPOINTS: Final = """
-    update denizen_read.checkpoints c set sequence = reached.sequence
-    from unnest($3::smallint[], $4::bigint[]) as reached (bucket, sequence)
-    where c.projection = $1 and c.version = $2 and c.bucket = reached.bucket
+    insert into denizen_read.advances (projection, version, buckets, sequences) values ($1, $2, $3, $4)
 """
 _UNBOUNDED: Final = {
     "statement_timeout": "0",
