@@ -147,6 +147,10 @@ class TestBodies:
         answer = await api("POST", "/v1/users", {"email": some_email()}, Content_Type=media_type)
         assert (answer.status, answer.code) == (415, "unsupported_media_type")
 
+    async def test_a_compressed_body_is_refused(self, api: Api) -> None:
+        answer = await api("POST", "/v1/users", {"email": some_email()}, Content_Encoding="gzip")
+        assert (answer.status, answer.code) == (415, "unsupported_media_type")
+
     @pytest.mark.parametrize(
         "media_type", ["application/json", "Application/JSON", 'application/json; charset="UTF-8"']
     )

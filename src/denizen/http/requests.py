@@ -138,6 +138,8 @@ class Request:
             raise BodyCutOff("the client left before the end of the body") from None
 
     def _check_media_type(self) -> None:
+        if self.headers.get("content-encoding", "identity").lower() != "identity":
+            raise UnsupportedMediaType("send the body as it is, without `Content-Encoding`")
         given = self.headers.get("content-type")
         if given in self.route.media_types:
             return
