@@ -147,19 +147,17 @@ class TestBodies:
         answer = await api("POST", "/v1/users", {"email": some_email()}, Content_Type=media_type)
         assert (answer.status, answer.code) == (415, "unsupported_media_type")
 
-    async def test_a_compressed_body_is_refused(self, api: Api) -> None:
-        answer = await api("POST", "/v1/users", {"email": some_email()}, Content_Encoding="gzip")
-        assert (answer.status, answer.code) == (415, "unsupported_media_type")
-
     @pytest.mark.parametrize(
         "media_type", ["application/json", "Application/JSON", 'application/json; charset="UTF-8"']
     )
     async def test_json_in_any_spelling_is_taken(self, api: Api, media_type: str) -> None:
         assert (await api("POST", "/v1/users", {"email": some_email()}, Content_Type=media_type)).status == 201
 
-    async def test_a_compressed_body_is_not_json(self, api: Api) -> None:
-        raw = gzip.compress(b'{"email":"a@example.org"}')
-        assert (await api("POST", "/v1/users", raw=raw, Content_Encoding="gzip")).code == "malformed_json"
+    @pytest.mark.parametrize("pack", [gzip.compress, bytes])
+    async def test_a_body_that_says_to_be_compressed_is_refused(self, api: Api, pack: Callable[[bytes], bytes]) -> None:
+        raw = pack(b'{"email":"a@example.org"}')
+        answer = await api("POST", "/v1/users", raw=raw, Content_Encoding="gzip")
+        assert (answer.status, answer.code) == (415, "unsupported_media_type")
 
     def test_a_body_without_a_type_is_refused(self, api: Api, connect: Connect) -> None:
         connection = connect()
