@@ -156,6 +156,15 @@ async def test_a_paused_replay_stops_and_goes_on(plant: Plant) -> None:
     assert await plant.finish("plans", version)
 
 
+async def test_a_table_is_vacuumed_by_the_server_again_when_it_is_loaded(plant: Plant) -> None:
+    options = "select reloptions from pg_class where oid = 'denizen_read.plans_v2'::regclass"
+    version = await plant.begin("plans")
+    assert "autovacuum_enabled=false" in await plant.connection.fetchval(options)
+    await plant.load("plans", version)
+    assert await plant.finish("plans", version)
+    assert "autovacuum_enabled=true" in await plant.connection.fetchval(options)
+
+
 async def test_promotion_and_rollback_change_what_readers_see_at_once_and_both_stay_fresh(plant: Plant) -> None:
     await plant.sign_up(10)
     version = await plant.rebuilt("plans")

@@ -35,11 +35,14 @@ _OWNED: Final = "select count(*) from denizen.buckets where bucket = any ($1) an
 # Lengths are passed over, but for that of the data: 2 bytes number of fields, then 4 bytes before each value.
 _FIXED: Final = struct.Struct(">2x 4xh 4xq 4xi 4xh 4xh 4xq 4x16s 4x16s i")
 _LENGTH: Final = struct.Struct(">i")
+_LENGTHS: Final = struct.Struct(">ii")
 _HEADER_BYTES: Final = 19
 _TRAILER_BYTES: Final = 2
 _ERASED: Final = DataErased()
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)  # PostgreSQL counts microseconds from then
 _MICROSECOND: Final = timedelta(microseconds=1)
+
+_Stream = tuple[UUID, list[RecordedEvent], AESGCM | None]  # what opens it comes with its first event
 
 
 class History(Struct):
@@ -71,55 +74,58 @@ def histories(copied: bytes) -> Iterator[History]:
     are local, calls are few, and a bucket's events can be dropped while they are still in the processor's cache.
     """
     at, end = _HEADER_BYTES, len(copied) - _TRAILER_BYTES
-    unpack, fixed_bytes, length = _FIXED.unpack_from, _FIXED.size, _LENGTH.unpack_from
+    unpack, fixed_bytes, length, lengths = _FIXED.unpack_from, _FIXED.size, _LENGTH.unpack_from, _LENGTHS.unpack_from
     decoders, actors = _Known(_decoder), _Known(_actor)
-    bucket, last, streams = Bucket(-1), 0, _Known(_stream)
-    ciphers: dict[bytes, AESGCM] = {}  # of the bucket's streams
+    bucket, last, streams = Bucket(-1), 0, dict[bytes, _Stream]()
     while at < end:
         here, sequence, version, number, schema, recorded_at, stream, command_id, data_bytes = unpack(copied, at)
         data_at = at + fixed_bytes
         data_end = data_at if data_bytes < 0 else data_at + data_bytes
         actor_end = data_end + 4 + length(copied, data_end)[0]
-        correlation = length(copied, actor_end)[0]
-        end_of_ids = actor_end + 4 if correlation < 0 else actor_end + 20
-        secret_bytes = length(copied, end_of_ids)[0]
-        at = end_of_ids + 4 if secret_bytes < 0 else end_of_ids + 4 + secret_bytes
+        correlation, secret_bytes = lengths(copied, actor_end)
+        secret_at = actor_end + 8
+        if correlation >= 0:
+            secret_at += 16
+            (secret_bytes,) = length(copied, secret_at - 4)
+        at = secret_at if secret_bytes < 0 else secret_at + secret_bytes
         if here != bucket:
             if last:
-                yield History(bucket, last, dict(streams.values()))
-            bucket, last, streams, ciphers = here, 0, _Known(_stream), {}
+                yield History(bucket, last, _by_id(streams))
+            bucket, last, streams = here, 0, {}
         last += 1
         if sequence != last:
             raise InvariantBroken(f"a bucket is read without holes: bucket={bucket}, {last} is {sequence}")
         if data_bytes < 0:
             continue
-        known = streams[stream]
+        known = streams.get(stream)
+        if known is None:
+            cipher = None if secret_bytes < 0 else cipher_of(stream, copied[secret_at:at])
+            known = streams[stream] = WireUUID(stream), [], cipher
+        identifier, events, cipher = known
         name, decode = decoders[number, schema]
-        if secret_bytes >= 0:
-            ciphers[stream] = cipher_of(stream, copied[end_of_ids + 4 : at])
         data = copied[data_at:data_end]
         if data[:1] != SEALED:
             event = decode(data)
-        elif stream in ciphers:
-            event = decode(open_sealed(ciphers[stream], stream, version, number, schema, data))
+        elif cipher is not None:
+            event = decode(open_sealed(cipher, stream, version, number, schema, data))
         else:
             event = _ERASED
-        known[1].append(
+        events.append(
             RecordedEvent(
                 Position(here, sequence),
-                known[0],
+                identifier,
                 version,
                 name,
                 schema,
                 _EPOCH + recorded_at * _MICROSECOND,
                 WireUUID(command_id),
                 actors[copied[data_end + 4 : actor_end]],
-                None if correlation < 0 else WireUUID(copied[actor_end + 4 : end_of_ids]),
+                None if correlation < 0 else WireUUID(copied[actor_end + 4 : secret_at - 4]),
                 event,
             )
         )
     if last:
-        yield History(bucket, last, dict(streams.values()))
+        yield History(bucket, last, _by_id(streams))
 
 
 class _Known(dict[Any, Any]):
@@ -134,8 +140,8 @@ class _Known(dict[Any, Any]):
         return made
 
 
-def _stream(identifier: bytes) -> tuple[UUID, list[RecordedEvent]]:
-    return WireUUID(identifier), []
+def _by_id(streams: dict[bytes, _Stream]) -> dict[UUID, list[RecordedEvent]]:
+    return {identifier: events for identifier, events, _ in streams.values()}
 
 
 def _decoder(kind: tuple[int, int]) -> tuple[str, Callable[[bytes], Event]]:

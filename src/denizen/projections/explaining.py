@@ -88,7 +88,9 @@ async def explain(
     if parked:
         applied = [each for each in applied if each.version < parked[0].stream_version]
     changes = fold_streams(projection, by_stream(applied), {})
-    tables = [ExplainedTable(table, rows, list(changes.writes.get(table, ()))) for table, rows in stored.items()]
+    tables = [
+        ExplainedTable(table, rows, _rows(table, changes.writes.get(table, ()))) for table, rows in stored.items()
+    ]
     return Explanation(
         projection.name,
         version,
@@ -106,4 +108,8 @@ async def _stored(connection: asyncpg.Connection, table: Table, version: int, us
         return None
     where = f"{SCHEMA}.{table.at(version)} where {table.names[0]} = $1"
     rows: Sequence[Any] = await connection.fetch(f"select {', '.join(table.names)} from {where}", user_id)  # noqa: S608
+    return _rows(table, rows)
+
+
+def _rows(table: Table, rows: Sequence[Any]) -> list[Row]:
     return [table.row(*row) for row in rows]

@@ -64,10 +64,11 @@ class Folder:
 
     def fold(self, streams: Streams, current: Mapping[UUID, Row]) -> None:
         """Fold each stream into its current row."""
-        fold = self._projection.fold
+        fold, output = self._projection.fold, Output()
         for user_id, events in streams.items():
             before = current.get(user_id)
-            output = Output()
+            if output.rows:
+                output = Output()
             try:
                 self._take(before, fold(user_id, before, events, output), output)
                 self._clear(user_id, events)
@@ -87,17 +88,18 @@ class Folder:
 
     def _take(self, before: Any, after: Any, output: Output) -> None:
         """What a fold made of one user's row; nothing of it is taken if this raises."""
-        changes, state = self._changes, self._projection.state
-        outputs = [(self._projection.table_of[type(row)], row) for row in output.rows]
-        if state is not None and after is not before and after != before:
-            derived = [(each.table, *_difference(each, before, after)) for each in self._projection.derived]
+        changes, projection = self._changes, self._projection
+        outputs = [(projection.table_of[type(row)], row) for row in output.rows]
+        if projection.state is not None and after is not before and after != before:
+            derived = [(each.table, *_difference(each, before, after)) for each in projection.derived]
             if after is None:
-                changes.deletes[state].append((before[0],))
+                changes.deletes[projection.state].append((before[0],))
             else:
-                changes.writes[state].append(after)
+                changes.writes[projection.state].append(after)
             for table, added, removed in derived:
                 changes.writes[table] += added
-                changes.deletes[table] += [table.key_of(row) for row in removed]
+                if removed:
+                    changes.deletes[table] += [table.key_of(row) for row in removed]
         for table, row in outputs:
             if table.kind is Kind.LOG:
                 changes.writes[table].append(row)
@@ -131,7 +133,7 @@ class Folder:
 def _difference(derived: Derived, before: Any, after: Any) -> tuple[Collection[Row], Collection[Row]]:
     if before is None:
         return derived.of(after), ()
-    old = set() if before is None else set(derived.of(before))
+    old = set(derived.of(before))
     new = set() if after is None else set(derived.of(after))
     return new - old, old - new
 

@@ -122,6 +122,10 @@ class Table:
         ]
         return statements
 
+    def keep_tidy(self, version: int, *, tidy: bool) -> str:
+        """The statement that lets the server vacuum and analyze the table by itself, or not while it is loaded."""
+        return f"alter table {SCHEMA}.{self.at(version)} set (autovacuum_enabled = {tidy})"
+
     def differences(self, one: int, other: int) -> str:
         """The keys and rows, as text, in which two versions differ; $1: at most so many."""
         key = ", ".join(self.key)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from msgspec import UNSET
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from .events import (
     AttributesChanged,
@@ -29,7 +29,6 @@ from .events import (
 from .state import Status, User
 
 GONE: Final = User(Status.DELETED)
-_PROFILE_FIELDS: Final = ProfileChanged.__struct_fields__
 ERASED: Final = User(Status.ERASED)
 _ERASING: Final = (UserErased, DataErased)
 
@@ -38,7 +37,7 @@ def evolve(user: User | None, event: UserEvent) -> User:
     """The state after this event; `user` is None before the first event of the stream."""
     if user is None:
         return _registered(event) if type(event) is UserRegistered else ERASED if type(event) in _ERASING else GONE
-    if user.status.gone:
+    if user.status >= Status.DELETED:  # gone
         return ERASED if type(event) in _ERASING else user
     return _STEPS[type(event)](user, event)
 
@@ -69,8 +68,7 @@ def _registered(event: UserRegistered) -> User:
 
 
 def _profile_changed(user: User, event: ProfileChanged) -> User:
-    changed = {name: value for name in _PROFILE_FIELDS if (value := getattr(event, name)) is not UNSET}
-    return replace(user, **changed)
+    return replace(user, **{name: value for name, value in asdict(event).items() if value is not UNSET})
 
 
 def _attributes_changed(user: User, event: AttributesChanged) -> User:

@@ -82,7 +82,7 @@ def row_of(user_id: UUID, user: User, created_at: datetime, updated_at: datetime
         created_at,
         updated_at,
         version,
-        user.status.value,
+        int(user.status),
         user.country,
         None if user.email is None else _key(user.email, normalise_email),
         None if user.username is None else _key(user.username, normalise_username),
@@ -98,10 +98,10 @@ def stored_user(row: Sequence[Any]) -> StoredUser:
     return StoredUser(UserId(identifier), version, created_at, updated_at, decode_state(document))
 
 
-def words_of_row(row: DirectoryRow) -> list[TermRow]:
-    """The words of the user's name."""
+def words_of_row(row: DirectoryRow) -> list[tuple[UUID, str]]:
+    """The words of the user's name, each a row of `TermRow`."""
     user_id = row.user_id
-    return [TermRow(user_id, NAME + word) for word in row.name.split()]
+    return [(user_id, NAME + word) for word in row.name.split()]
 
 
 def _terms(user: User, words: Sequence[str]) -> list[str]:

@@ -10,6 +10,7 @@ from denizen import limits
 from denizen.errors import BadDeployment
 from denizen.projections import registry
 from denizen.projections.projection import Projection
+from denizen.projections.tables import Kind
 from denizen.sharding.ids import BUCKETS
 
 _REPLAYS: Final = """
@@ -135,6 +136,9 @@ async def begin(connection: asyncpg.Connection, projection: Projection, events: 
         versions = [each for each in await registry.versions(connection) if each.projection == projection.name]
         version = max((each.version for each in versions), default=0) + 1
         await registry.create_version(connection, projection, version, state="building", indexed=False)
+        for table in projection.tables:
+            if table.kind is not Kind.COUNT:  # into the others, rows are only ever copied, and no row changes
+                await connection.execute(table.keep_tidy(version, tidy=False))
         await connection.execute(
             "insert into denizen_read.replays (projection, version, state, events) values ($1, $2, 'loading', $3)",
             projection.name,

@@ -36,7 +36,6 @@ _UNBOUNDED: Final = {
     "enable_hashjoin": "on",
     "enable_mergejoin": "on",
     "plan_cache_mode": "auto",
-    "maintenance_work_mem": "256MB",
     "max_parallel_maintenance_workers": "0",  # indexes are made side by side
     "work_mem": "64MB",
 }
