@@ -39,7 +39,7 @@ class Arrivals(Struct, frozen=True):
 
     def after(self, checkpoints: Mapping[Bucket, int]) -> "Arrivals":
         """What comes after these checkpoints; it must be the very next."""
-        if all(checkpoints[bucket] == before for bucket, before in self.before.items()):
+        if self.before.items() <= checkpoints.items():
             return self
         new = Arrivals.of(
             event for event in self.events if event.position.sequence > checkpoints[event.position.bucket]

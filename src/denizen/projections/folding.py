@@ -3,7 +3,7 @@
 Pure: no database, no clock. A stream whose fold fails is parked at the event that fails; the events before it count.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 from uuid import UUID
@@ -60,7 +60,7 @@ class Folder:
     def __init__(self, projection: Projection) -> None:
         self._projection = projection
         self._changes = Changes()
-        self._counts: dict[Table, dict[tuple[Any, ...], list[Any]]] = {}
+        self._counts = defaultdict[Table, Counter[Row]](Counter)  # how often each row came: most are the same few
 
     def fold(self, streams: Streams, current: Mapping[UUID, Row]) -> None:
         """Fold each stream into its current row."""
@@ -82,8 +82,8 @@ class Folder:
 
     def finish(self) -> Changes:
         """All changes that are left; what is counted is summed up."""
-        for table, sums in self._counts.items():
-            self._changes.writes[table] += [_counted(table, key, numbers) for key, numbers in sums.items()]
+        for table, came in self._counts.items():
+            self._changes.writes[table] += _sums(table, came)
         return self._changes
 
     def _take(self, before: Any, after: Any, output: Output) -> None:
@@ -104,7 +104,7 @@ class Folder:
             if table.kind is Kind.LOG:
                 changes.writes[table].append(row)
             else:
-                _add(self._counts.setdefault(table, {}), table, row)
+                self._counts[table][row] += 1
 
     def _clear(self, user_id: UUID, events: list[RecordedEvent]) -> None:
         """When a user is erased, what was remembered of it is emptied, and counts of what nobody else has go."""
@@ -138,13 +138,15 @@ def _difference(derived: Derived, before: Any, after: Any) -> tuple[Collection[R
     return new - old, old - new
 
 
-def _add(sums: dict[tuple[Any, ...], list[Any]], table: Table, row: Row) -> None:
-    numbers = table.numbers_of(row)
-    total = sums.setdefault(table.key_of(row), numbers)
-    if total is not numbers:
-        total[:] = [one + other for one, other in zip(total, numbers, strict=True)]
+def _sums(table: Table, came: Counter[Row]) -> list[Row]:
+    """The sum of the rows of each key."""
+    sums: dict[Row, list[Any]] = {}
+    for row, times in came.items():
+        total = sums.setdefault(table.key_of(row), [0] * len(table.numbers))
+        total[:] = [one + other * times for one, other in zip(total, table.numbers_of(row), strict=True)]
+    return [_row(table, key, numbers) for key, numbers in sums.items()]
 
 
-def _counted(table: Table, key: tuple[Any, ...], numbers: list[Any]) -> Row:
+def _row(table: Table, key: Row, numbers: list[Any]) -> Row:
     row: Row = table.row(**dict(zip(table.key, key, strict=True)), **dict(zip(table.numbers, numbers, strict=True)))
     return row

@@ -9,8 +9,8 @@ from prometheus_client import Counter, Gauge, Histogram
 from denizen.events.records import RecordedEvent
 
 _SECONDS: Final = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0)
-_RECENT_MAX: Final = 2_000
-_SAMPLE_MAX: Final = 16  # events of a batch whose lateness is looked at
+_RECENT_MAX: Final = 1_000
+_SAMPLE_MAX: Final = 4  # events of a batch whose lateness is looked at
 
 _applied: Final = Counter("denizen_projection_events", "Events applied", ["projection"])
 _seconds: Final = Histogram(

@@ -4,7 +4,8 @@ The projection remembers of each user only what it is counted under. `plan` is t
 """
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime, time, timedelta, tzinfo
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -64,8 +65,10 @@ def fold(user_id: UUID, row: CountedUser | None, events: Sequence[RecordedEvent]
         after = _step(user_id, after, recorded.event)
         output.append(_hour(recorded))
     if after != row:
-        _count(row, -1, output)
-        _count(after, 1, output)
+        if row is not None:
+            output.rows += _counts(row.status, row.country, row.plan, -1)
+        if after is not None:
+            output.rows += _counts(after.status, after.country, after.plan, 1)
     return after
 
 
@@ -90,18 +93,28 @@ def _plan(attributes: dict[str, Any]) -> str:
     return plan[:PLAN_CHARS_MAX] if isinstance(plan, str) else ""
 
 
-def _count(row: CountedUser | None, users: int, output: Output) -> None:
-    if row is not None:
-        for dimension in ("status", "country", "plan"):
-            output.append(UserCount(dimension, getattr(row, dimension), users))
+@lru_cache(maxsize=4096)
+def _counts(status: str, country: str, plan: str, users: int) -> tuple[UserCount, ...]:
+    return UserCount("status", status, users), UserCount("country", country, users), UserCount("plan", plan, users)
 
 
 def _hour(recorded: RecordedEvent) -> HourCount:
-    kinds = (UserRegistered, UserDeleted, UserErased)  # by name: an event whose data are destroyed still happened
-    sign_up, deleted, erased = (recorded.type == kind.__name__ for kind in kinds)
-    changed = not (sign_up or deleted or erased)
-    hour = recorded.recorded_at.replace(minute=0, second=0, microsecond=0)
-    return HourCount(hour, int(sign_up), int(changed), int(deleted), int(erased))
+    at = recorded.recorded_at
+    return _happened(recorded.type, at.date(), at.hour, at.tzinfo)
+
+
+@lru_cache(maxsize=4096)
+def _happened(kind: str, day: date, hour: int, zone: tzinfo | None) -> HourCount:
+    return HourCount(datetime.combine(day, time(hour, tzinfo=zone)), *_HAPPENED.get(kind, _CHANGED))
+
+
+# By the name of the event: one whose data are destroyed still happened.
+_HAPPENED: Final = {
+    UserRegistered.__name__: (1, 0, 0, 0),
+    UserDeleted.__name__: (0, 0, 1, 0),
+    UserErased.__name__: (0, 0, 0, 1),
+}
+_CHANGED: Final = (0, 1, 0, 0)
 
 
 STATE: Final = Table("statistics_users", CountedUser)
