@@ -27,7 +27,6 @@ VERSION: Final = 1
 NIL: Final = b"\xc0"
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 _NAMES: Final = {each.number: each.name for each in EVENT_TYPES}
 _NUMBERS: Final = {each.name: each.number for each in EVENT_TYPES}
 _ENVELOPE_BYTES: Final = 150  # of an event without its data and actor, about
@@ -122,7 +121,7 @@ class _Version(Struct):
     v: int
 
 
-_encode = Encoder(uuid_format="bytes").encode
+_encode = Encoder().encode
 _version = Decoder(_Version).decode
 _events = Decoder(EventsMessage).decode
 _heads = Decoder(HeadsMessage).decode
@@ -130,24 +129,18 @@ _hint = Decoder(dict[ShardId, dict[Bucket, int]]).decode
 
 
 def encode_events(shard: ShardId, rows: Rows[Rows[Any]]) -> bytes:
-    """A message of these rows of `tailing.read_after`."""
+    """A message of these rows of `tailing.read_raw_after`."""
     return _encode({"v": VERSION, "shard": shard, "events": [_wire(row) for row in rows]})
 
 
 def _wire(row: Rows[Any]) -> tuple[Any, ...]:
-    bucket, sequence, stream, version, number, schema, recorded_at, command_id, actor, correlation_id, _, _ = row
-    at = _microseconds(recorded_at)
+    bucket, sequence, stream, version, number, schema, at, command_id, actor, correlation_id, stored, secret = row
     name = _NAMES.get(number) or codec.name(number)
-    data = Raw(document_of(row) or NIL)
+    data = Raw(document_of(stream, version, number, schema, stored, secret) or NIL)
     return bucket, sequence, stream, version, name, schema, at, command_id, actor, correlation_id, data
 
 
 # Events of one transaction have one time, so a few times come again and again.
-@lru_cache(maxsize=1024)
-def _microseconds(moment: datetime) -> int:
-    return (moment - _EPOCH) // _MICROSECOND
-
-
 @lru_cache(maxsize=1024)
 def _moment(microseconds: int) -> datetime:
     return _EPOCH + timedelta(microseconds=microseconds)

@@ -30,6 +30,8 @@ from denizen.postgres.server import open_log
 HOST: Final = "127.0.0.1"
 USER: Final = "denizen"
 _POLL_S: Final = 0.01
+# What goes through the server comes in small bursts: threads that wake each other would cost more than the work does.
+_ENVIRONMENT: Final = {"GOMAXPROCS": "1"}
 _HEADS_BYTES_MAX: Final = 256 << 20  # room for the stream of heads, far more than it needs
 
 
@@ -144,7 +146,9 @@ class NatsServer:
         path = self._write_configuration()
         with open_log(self.plan.log) as log:
             self._log_from = log.tell()
-            self._process = spawn([str(self._program()), "-c", str(path)], log=log, cwd=self.plan.data)
+            self._process = spawn(
+                [str(self._program()), "-c", str(path)], log=log, cwd=self.plan.data, env=os.environ | _ENVIRONMENT
+            )
 
     def _program(self) -> Path:
         return self.plan.program or find_program()

@@ -14,7 +14,7 @@ import asyncpg
 
 from denizen import limits
 from denizen.events.store import connect
-from denizen.events.tailing import PUBLISHED, read_after, read_heads
+from denizen.events.tailing import PUBLISHED, read_heads, read_raw_after
 from denizen.sharding.ids import Bucket
 
 _LOCK: Final = 0x64656E72656C6179  # "denrelay"; advisory locks are of one database, so one number serves all shards
@@ -42,7 +42,7 @@ class Source:
 
     async def after(self, buckets: Mapping[Bucket, int]) -> list[asyncpg.Record]:
         """Events of these buckets after the given sequences, one bucket after the other."""
-        return await read_after(
+        return await read_raw_after(
             self._connection,
             buckets,
             bucket_events_max=limits.bus_bucket_events_max,

@@ -38,12 +38,21 @@ _NAMES: Final = """
     left join denizen.login_names_unsettled s on s.bucket = l.bucket and s.kind = l.kind and s.value = l.value
     order by r.ordinal
 """
-# The columns of an event `e` that `event_of` takes; the last one is its stream's secret (see sealing.py), whichever row
-# has that: a user's first, a login name's own.
-EVENT_COLUMNS: Final = """
+# The secret of the stream of an event `e` (see sealing.py), whichever row has it: a user's first, a login name's own.
+_SEALED_BY: Final = """
+    case when e.version = 1 or e.type > 100 then e.secret
+         else (select f.secret from denizen.events f where f.stream = e.stream and f.version = 1) end as secret
+"""
+# The columns of an event `e` that `event_of` takes.
+EVENT_COLUMNS: Final = f"""
     e.bucket, e.sequence, e.stream, e.version, e.type, e.schema, e.recorded_at, e.command_id, e.actor, e.correlation_id,
-    e.data, case when e.version = 1 or e.type > 100 then e.secret
-                 else (select f.secret from denizen.events f where f.stream = e.stream and f.version = 1) end as secret
+    e.data, {_SEALED_BY}
+"""
+# The same as the bus has them: ids as bytes, times in microseconds since 1970. They are decoded in half the time.
+RAW_EVENT_COLUMNS: Final = f"""
+    e.bucket, e.sequence, uuid_send(e.stream), e.version, e.type, e.schema,
+    (date_part('epoch', e.recorded_at) * 1000000)::bigint, uuid_send(e.command_id), e.actor,
+    uuid_send(e.correlation_id), e.data, {_SEALED_BY}
 """
 _STREAM: Final = f"""
     select {EVENT_COLUMNS} from denizen.events e
@@ -60,6 +69,7 @@ _PAGE: Final = """
 _OWNED: Final = "select exists (select from denizen.buckets where bucket = $1 and state in ('open', 'fenced'))"
 
 _encode = Encoder().encode
+_VALUE: Final = _encode("value")
 VERSION_MAX: Final = 2**31 - 1
 END_OF_TIME: Final = datetime.fromisoformat("9999-12-31T00:00:00+00:00")
 
@@ -164,18 +174,15 @@ def decoded(  # noqa: PLR0917 - the columns of a row that its content is made of
     return event
 
 
-def document_of(row: asyncpg.Record) -> bytes | None:
-    """The document of the event in a row of `events`, as the bus has it; None if it was destroyed."""
-    _, _, stream, version, number, schema, _, _, _, _, data, secret = row
-    document = opened(stream.bytes, version, number, schema, data, secret)
+def document_of(  # noqa: PLR0917 - as of `decoded`
+    stream: bytes, version: int, number: int, schema: int, data: bytes, secret: bytes | None
+) -> bytes | None:
+    """The document of the event that was stored so, as the bus has it; None if it was destroyed."""
+    document = opened(stream, version, number, schema, data, secret)
     if document is None or number != RESERVED or secret is None:
         return document
     # The name stands beside the document: one more pair at the end of the map, which has few enough for its first byte.
-    return bytes((document[0] + 1,)) + document[1:] + _value_of(open_name(stream.bytes, secret))
-
-
-def _value_of(name: str | None) -> bytes:
-    return _encode("value") + _encode(name)
+    return bytes((document[0] + 1,)) + document[1:] + _VALUE + _encode(open_name(stream, secret))
 
 
 def _user(identifier: UserId, row: asyncpg.Record) -> StoredUser | DenizenError | None:
