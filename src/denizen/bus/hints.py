@@ -21,7 +21,11 @@ from denizen.sharding.ids import Bucket, ShardId
 
 
 def pause_after(buckets: int) -> float:
-    """Seconds to wait after hints about so many buckets: under load, fewer and larger ones, as relays read."""
+    """Seconds to wait after hints about so many buckets: under load, fewer and larger ones.
+
+    Hints set the pace of the whole event plane: relays read when they hear one, and each read, message and batch
+    costs as much as many events do.
+    """
     return min(limits.bus_hint_pause_min_s + buckets * limits.bus_hint_pause_bucket_s, limits.bus_hint_pause_max_s)
 
 

@@ -10,15 +10,15 @@ from collections.abc import Mapping
 from collections.abc import Sequence as Rows
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, Final
-from uuid import UUID
+from typing import Annotated, Any, Final
 
 import msgspec
-from msgspec import Raw, Struct
+from asyncpg.pgproto.pgproto import UUID as WireUUID  # the same as `uuid.UUID`, made ten times as fast
+from msgspec import Meta, Raw, Struct
 from msgspec.msgpack import Decoder, Encoder
 
 from denizen.events.codec import EVENT_TYPES, UnknownEvent, codec
-from denizen.events.reading import document_of, event_of
+from denizen.events.reading import document_of
 from denizen.events.records import RecordedEvent
 from denizen.sharding.ids import Bucket, Position, Sequence, ShardId
 from denizen.users.events import DataErased
@@ -32,23 +32,26 @@ _NUMBERS: Final = {each.name: each.number for each in EVENT_TYPES}
 _ENVELOPE_BYTES: Final = 150  # of an event without its data and actor, about
 
 
+Id = Annotated[bytes, Meta(min_length=16, max_length=16)]  # a UUID
+
+
 class BadMessage(Exception):
     """A message that this program cannot read: damaged, or of another version."""
 
 
 class WireEvent(Struct, frozen=True, array_like=True, gc=False):
-    """An event in a message. `recorded_at` is in microseconds since 1970; `data` the document, MessagePack."""
+    """An event in a message. Ids are bytes, `recorded_at` microseconds since 1970, `data` the document, MessagePack."""
 
     bucket: Bucket
     sequence: int
-    stream: UUID
+    stream: Id
     version: int
     type: str
     schema: int
     recorded_at: int
-    command_id: UUID
+    command_id: Id
     actor: str
-    correlation_id: UUID | None
+    correlation_id: Id | None
     data: Raw
 
     def record(self) -> RecordedEvent:
@@ -56,36 +59,19 @@ class WireEvent(Struct, frozen=True, array_like=True, gc=False):
         number = _NUMBERS.get(self.type)
         if number is None:
             raise UnknownEvent(f"event type {self.type} is unknown to this version: upgrade it", type=self.type)
-        recorded_at = _moment(self.recorded_at)
         data = bytes(self.data)
-        if data == NIL:
-            return RecordedEvent(
-                Position(self.bucket, Sequence(self.sequence)),
-                self.stream,
-                self.version,
-                self.type,
-                self.schema,
-                recorded_at,
-                self.command_id,
-                self.actor,
-                self.correlation_id,
-                DataErased(),
-            )
-        return event_of(
-            (
-                self.bucket,
-                self.sequence,
-                self.stream,
-                self.version,
-                number,
-                self.schema,
-                recorded_at,
-                self.command_id,
-                self.actor,
-                self.correlation_id,
-                data,
-                None,
-            )
+        event = DataErased() if data == NIL else codec.decode(number, self.schema, data)
+        return RecordedEvent(
+            Position(self.bucket, Sequence(self.sequence)),
+            WireUUID(self.stream),
+            self.version,
+            self.type,
+            self.schema,
+            _moment(self.recorded_at),
+            WireUUID(self.command_id),
+            self.actor,
+            None if self.correlation_id is None else WireUUID(self.correlation_id),
+            event,
         )
 
 

@@ -5,15 +5,16 @@ from typing import Final
 from prometheus_client import Counter, Gauge, Histogram
 
 from denizen.bus.sequencer import Sequencer
+from denizen.sharding.ids import ShardId
 
 _SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0)
 
-relay_events: Final = Counter("denizen_relay_events", "Events published", ["shard"])
-relay_messages: Final = Counter("denizen_relay_messages", "Messages published", ["shard"])
-relay_resumes: Final = Counter("denizen_relay_resumes", "Times a relay began from what the stream holds", ["shard"])
-relay_behind: Final = Gauge("denizen_relay_behind", "Buckets with events not published yet", ["shard"])
-relay_leading: Final = Gauge("denizen_relay_leading", "1 where this process is the shard's relay", ["shard"])
-relay_seconds: Final = Histogram(
+_relay_events: Final = Counter("denizen_relay_events", "Events published", ["shard"])
+_relay_messages: Final = Counter("denizen_relay_messages", "Messages published", ["shard"])
+_relay_resumes: Final = Counter("denizen_relay_resumes", "Times a relay began from what the stream holds", ["shard"])
+_relay_behind: Final = Gauge("denizen_relay_behind", "Buckets with events not published yet", ["shard"])
+_relay_leading: Final = Gauge("denizen_relay_leading", "1 where this process is the shard's relay", ["shard"])
+_relay_seconds: Final = Histogram(
     "denizen_relay_lag_seconds", "From an event's recording to its publication", ["shard"], buckets=_SECONDS
 )
 hints_sent: Final = Counter("denizen_bus_hints", "Hints sent to relays")
@@ -23,6 +24,18 @@ _feed_duplicates: Final = Counter("denizen_feed_duplicates", "Events that came a
 _feed_holes: Final = Counter("denizen_feed_holes", "Holes found in what the bus brought", ["feed"])
 _feed_bad: Final = Counter("denizen_feed_bad_messages", "Messages that could not be read", ["feed"])
 _feed_listening: Final = Gauge("denizen_feed_listening", "1 while events come live from the bus", ["feed"])
+
+
+class RelayMetrics:
+    """The counters of one shard's relay."""
+
+    def __init__(self, shard: ShardId) -> None:
+        self.events: Counter = _relay_events.labels(shard)
+        self.messages: Counter = _relay_messages.labels(shard)
+        self.resumes: Counter = _relay_resumes.labels(shard)
+        self.behind: Gauge = _relay_behind.labels(shard)
+        self.leading: Gauge = _relay_leading.labels(shard)
+        self.seconds: Histogram = _relay_seconds.labels(shard)
 
 
 class FeedMetrics:

@@ -27,6 +27,7 @@ from denizen.bus.messages import (
     encode_heads,
     split_rows,
 )
+from denizen.bus.publishing import Publisher
 from denizen.bus.settings import EVENTS_STREAM, HEADS_STREAM, events_subject, heads_subject
 from denizen.bus.streams import StreamFacts, events_stream
 from denizen.sharding.ids import Bucket, Position, ShardId
@@ -35,8 +36,9 @@ from denizen.sharding.ids import Bucket, Position, ShardId
 class Outlet:
     """An open place to publish; made by `open_outlet`."""
 
-    def __init__(self, bus: Bus, shard: ShardId, stream: str, last: int) -> None:
+    def __init__(self, bus: Bus, publisher: Publisher, shard: ShardId, stream: str, last: int) -> None:
         self._bus = bus
+        self._publisher = publisher
         self._shard = shard
         self._stream = stream
         self._last = last
@@ -55,9 +57,7 @@ class Outlet:
                 "Nats-Expected-Stream": EVENTS_STREAM,
                 "Nats-Expected-Last-Subject-Sequence": str(self._last),
             }
-            ack = await self._bus.stream.publish(
-                events_subject(self._shard), payload, timeout=limits.bus_request_s, headers=headers
-            )
+            ack = await self._publisher.publish(events_subject(self._shard), payload, headers)
             if ack.duplicate:
                 raise BusLost("a publication was taken for an older one")
             self._last = ack.seq
@@ -89,7 +89,7 @@ async def open_outlet(bus: Bus, shard: ShardId) -> tuple[Outlet, Cursors]:
     last = await _last_of(bus, EVENTS_STREAM, events_subject(shard))
     last_sequence = int(last.seq) if last is not None and last.seq else 0
     published = await _published(bus, shard, facts, last_sequence)
-    outlet = Outlet(bus, shard, facts.identity, last_sequence)
+    outlet = Outlet(bus, await Publisher.open(bus), shard, facts.identity, last_sequence)
     return outlet, Cursors(published, limits.bus_restart_events_max)
 
 

@@ -3,8 +3,9 @@
     take the shard's lock → open an outlet where the stream is → again and again: read what is new, publish it
 
 It looks when a gateway hints that something was committed, and at every bucket twice a second whether or not anybody
-hinted. From one read to the next some milliseconds pass at least, so that one message carries what many commits wrote;
-and it rests for as long as it worked, so that on a busy machine it does more at a time, for less.
+hinted. Gateways hint less often the more they commit, so that one message carries what many commits wrote; where they
+are many, some milliseconds pass from one read to the next at least. And the relay rests for as long as it worked, so
+that on a busy machine it does more at a time, for less.
 What goes wrong, with PostgreSQL or with the bus, ends in a new beginning; nothing that it holds in memory is needed.
 
 Caller's duties: `run` until it is no longer wanted, then end that task with `tasks.end_tasks`; pass hints to `hear`.
@@ -20,9 +21,9 @@ import asyncpg
 import structlog
 
 from denizen import limits
-from denizen.bus import metrics
 from denizen.bus.connection import TROUBLE, Bus, connected
 from denizen.bus.cursors import Cursors
+from denizen.bus.metrics import RelayMetrics
 from denizen.bus.outlet import Outlet, open_outlet
 from denizen.bus.settings import BusSettings
 from denizen.bus.source import Source, locked_source
@@ -55,6 +56,7 @@ class Relay:
         self._bus = bus
         self._wake = asyncio.Event()
         self._cursors: Cursors | None = None
+        self._metrics = RelayMetrics(shard)
         self._warned: str | None = None
 
     @property
@@ -101,7 +103,7 @@ class Relay:
     async def _publish_all(self, source: Source, bus: Bus) -> None:
         await ensure_streams(bus, self._bus)
         outlet, self._cursors = await open_outlet(bus, self.shard)
-        metrics.relay_resumes.labels(self.shard).inc()
+        self._metrics.resumes.inc()
         loop = asyncio.get_running_loop()
         look_at = check_at = loop.time()
         while True:
@@ -109,7 +111,7 @@ class Relay:
             if began >= look_at:
                 look_at = loop.time() + limits.bus_heads_interval_s
                 self._cursors.see(await source.heads())
-                metrics.relay_behind.labels(self.shard).set(self._cursors.behind)
+                self._metrics.behind.set(self._cursors.behind)
                 if loop.time() >= check_at:
                     check_at = loop.time() + limits.bus_check_interval_s
                     await outlet.check()
@@ -130,9 +132,9 @@ class Relay:
         if rows:
             messages = await outlet.publish(rows, cursors)
             self.published += len(rows)
-            metrics.relay_events.labels(self.shard).inc(len(rows))
-            metrics.relay_messages.labels(self.shard).inc(messages)
-            metrics.relay_seconds.labels(self.shard).observe(max(0.0, time.time() - rows[0][_RECORDED_AT] / 1e6))
+            self._metrics.events.inc(len(rows))
+            self._metrics.messages.inc(messages)
+            self._metrics.seconds.observe(max(0.0, time.time() - rows[0][_RECORDED_AT] / 1e6))
         if len(rows) < limits.bus_bucket_events_max:  # no limit of the read was reached: that was all
             cursors.settle()
         return len(rows)
@@ -162,4 +164,4 @@ class Relay:
 
     def _lead(self, leading: bool) -> None:
         self.leading = leading
-        metrics.relay_leading.labels(self.shard).set(leading)
+        self._metrics.leading.set(leading)
