@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from msgspec import Struct
 
 from denizen.events.records import RecordedEvent
-from denizen.invariants import invariant
+from denizen.invariants import InvariantBroken, invariant
 from denizen.projections.folding import Streams, by_stream
 from denizen.sharding.ids import Bucket
 
@@ -32,8 +32,9 @@ class Arrivals(Struct, frozen=True):
             bucket, sequence = event.position.bucket, event.position.sequence
             end = ends.get(bucket)
             if end is None:
-                end = before[bucket] = sequence - 1
-            invariant(sequence == end + 1, "events come without holes", bucket=bucket, sequence=sequence, after=end)
+                before[bucket] = sequence - 1
+            elif sequence != end + 1:
+                raise InvariantBroken(f"events come without holes: bucket={bucket}, {sequence} after {end}")
             ends[bucket] = sequence
         return cls(arrived, before, ends, by_stream(arrived))
 

@@ -42,7 +42,7 @@ def by_stream(events: Iterable[RecordedEvent], parked: Mapping[UUID, Any] | froz
     """The events of users, by user, in order; those of `parked` streams are left out."""
     streams: Streams = {}
     for event in events:
-        if event.stream not in parked and is_of_user(event):
+        if is_of_user(event) and event.stream not in parked:
             streams.setdefault(event.stream, []).append(event)
     return streams
 
@@ -133,9 +133,8 @@ class Folder:
 def _difference(derived: Derived, before: Any, after: Any) -> tuple[Collection[Row], Collection[Row]]:
     if before is None:
         return derived.of(after), ()
-    old = set(derived.of(before))
-    new = set() if after is None else set(derived.of(after))
-    return new - old, old - new
+    old, new = derived.of(before), () if after is None else derived.of(after)
+    return ((), ()) if old == new else (set(new).difference(old), set(old).difference(new))
 
 
 def _sums(table: Table, came: Counter[Row]) -> list[Row]:
