@@ -344,7 +344,3 @@ move_whole_events_max = 20_000  # up to so many, all of a bucket is compared und
 move_counted_users_max = 5_000_000  # of a shard with more, a sample is counted
 move_sampled_users = 1_000_000
 move_requests_window_s = 10.0  # between two looks at the heads that rates come from
-
-# Sealing and erasure
-keyring_look_s = 1.0  # between two looks of a process whether the keyring's file has changed
-stream_ciphers_max = 32_768  # kept in memory, of the streams read or written last

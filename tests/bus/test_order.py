@@ -8,9 +8,8 @@ import asyncpg
 import pytest
 
 from denizen.bus.server import NatsServer
-from denizen.events.appending import Write, columns_of
+from denizen.events.appending import Ciphers, Write, columns_of
 from denizen.events.reading import read_bucket
-from denizen.events.sealing import Ciphers
 from denizen.events.store import connect
 from denizen.sharding.ids import Bucket
 from denizen.testing.bus import Collected, collect
@@ -36,7 +35,7 @@ def roomy_server() -> Iterator[ThrowawayServer]:
 async def write(connection: asyncpg.Connection, bucket: int, *, events: int = 1) -> None:
     """Append in the transaction that is open on this connection."""
     writes = [Write(registration(bucket), EPOCH) for _ in range(events)]
-    rows = await connection.fetch(APPEND, *columns_of(writes, Ciphers()))
+    rows = await connection.fetch(APPEND, *columns_of(writes, Ciphers(2)))
     assert {row["outcome"] for row in rows} == {"done"}
 
 

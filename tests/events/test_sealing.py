@@ -10,7 +10,7 @@ import pytest
 from denizen.errors import BadDeployment
 from denizen.events import sealing
 from denizen.events.keyring import CannotOpen, Keyring, WrappingKey, encode_keyring, read_keyring
-from denizen.events.sealing import Ciphers, new_key, open_name, opened, seal, seal_name
+from denizen.events.sealing import cipher_to_seal_with, new_key, open_name, opened, seal, seal_name
 
 STREAM, OTHER = uuid4().bytes, uuid4().bytes
 DATA = b"\x81\xa5email\xafann@example.com"
@@ -97,11 +97,9 @@ def test_without_a_keyring_nothing_is_written_unsealed(monkeypatch: pytest.Monke
         new_key(STREAM)
 
 
-def test_the_memory_of_ciphers_is_bounded() -> None:
-    ciphers = Ciphers(streams_max=10)
-    streams = [uuid4() for _ in range(50)]
-    for stream in streams:
-        ciphers.put(stream, new_key(stream.bytes)[0])
-    known = [stream for stream in streams if ciphers.get(stream) is not None]
-    assert 5 <= len(known) <= 10
-    assert known == streams[-len(known) :]
+def test_what_is_sealed_for_a_stream_without_a_key_can_be_opened_by_none() -> None:
+    secret, _ = new_key(STREAM)
+    assert opened(STREAM, 2, 1, 1, seal(cipher_to_seal_with(STREAM, secret), STREAM, 2, 1, 1, DATA), secret) == DATA
+    nobodys = seal(cipher_to_seal_with(STREAM, None), STREAM, 2, 1, 1, DATA)
+    with pytest.raises(CannotOpen):
+        opened(STREAM, 2, 1, 1, nobodys, secret)

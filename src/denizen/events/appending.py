@@ -7,8 +7,10 @@ a broken connection is safe: what was done is recognised by its command id and a
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final
+from uuid import UUID
 
 import asyncpg
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from msgspec import Struct
 
 from denizen import limits
@@ -16,8 +18,9 @@ from denizen.errors import DenizenError, OutcomeUnknown
 from denizen.events.codec import codec
 from denizen.events.login_name_events import LoginNameReserved
 from denizen.events.records import NO_STREAM, RESULTS, Append, Outcome, encode_state
-from denizen.events.sealing import Ciphers, new_key, seal, seal_name
+from denizen.events.sealing import cipher_to_seal_with, new_key, seal, seal_name
 from denizen.invariants import invariant
+from denizen.recent import Recent
 from denizen.sharding.ids import Epoch
 
 _ARGUMENTS: Final = ", ".join(f"${number}" for number in range(1, 23))
@@ -36,6 +39,10 @@ class Write(Struct, frozen=True, gc=False):
 
 Appended = Callable[[Sequence[Write], Sequence[Outcome]], None]
 
+# Of streams that were written to lately, so that not every change must ask for its stream's secret first. A stream's
+# key is the same for its whole life, so none is ever out of date; that a user was erased is noticed by the version.
+Ciphers = Recent[UUID, AESGCM]
+
 
 class AppendWork:
     """How a lane performs a group of writes; see `lanes.Work`."""
@@ -46,7 +53,7 @@ class AppendWork:
     def __init__(self, appended: Appended | None = None) -> None:
         """`appended` is called after each group with its writes and outcomes; it must neither wait nor fail."""
         self._appended = appended
-        self._ciphers = Ciphers()
+        self._ciphers = Ciphers(limits.stream_ciphers_max)
 
     def keys(self, request: Write) -> tuple[object, ...]:
         """Two commands on one stream, login name or idempotency key never share a group."""
@@ -70,11 +77,11 @@ class AppendWork:
     async def _learn_keys(self, connection: asyncpg.Connection, requests: Sequence[Write]) -> None:
         """Ask for the keys of users that are about to change, unless they were changed a moment ago."""
         streams = [each.append.stream for each in requests if each.append.expected > 0 and _seals(each.append)]
-        unknown = self._ciphers.unknown(streams)
+        unknown = [stream for stream in streams if self._ciphers.get(stream) is None]
         if unknown:
             found = {stream: secret for stream, secret in await connection.fetch(_SECRETS, unknown)}  # noqa: C416
             for stream in unknown:
-                self._ciphers.put(stream, found.get(stream))
+                self._ciphers.put(stream, cipher_to_seal_with(stream.bytes, found.get(stream)))
 
     def doubt(self, cause: BaseException) -> DenizenError:
         """The connection broke after the group was sent, and the server did not come back in time."""

@@ -16,7 +16,6 @@ A process serves one deployment, so it has one keyring, as it has one log: `use`
 """
 
 import os
-from collections.abc import Iterable
 from functools import lru_cache
 from struct import Struct
 from typing import Final
@@ -100,6 +99,11 @@ def cipher_of(stream: bytes, secret: bytes) -> AESGCM:
     return AESGCM(keyring().unwrap(stream, secret))
 
 
+def cipher_to_seal_with(stream: bytes, secret: bytes | None) -> AESGCM:
+    """What seals the next events of a stream; any cipher if its key was destroyed: nothing more is accepted for it."""
+    return AESGCM(os.urandom(_KEY_BYTES)) if secret is None else cipher_of(stream, secret)
+
+
 def seal_name(stream: bytes, value: str) -> bytes:
     """The secret of a login name's own stream: the name."""
     return keyring().wrap(stream, value.encode())
@@ -108,31 +112,3 @@ def seal_name(stream: bytes, value: str) -> bytes:
 def open_name(stream: bytes, secret: bytes | None) -> str | None:
     """The name again; None if it was destroyed."""
     return None if secret is None else keyring().unwrap(stream, secret).decode()
-
-
-class Ciphers:
-    """The ciphers of streams that were written to, so that not every change must ask for its stream's secret first.
-
-    A stream's key is the same for its whole life, so that what is remembered never gets wrong; that a user was erased
-    meanwhile is noticed by the version. It is bounded: two generations, of which the older one is dropped when the
-    younger one is full.
-    """
-
-    def __init__(self, streams_max: int = limits.stream_ciphers_max) -> None:
-        self._half = streams_max // 2
-        self._young: dict[UUID, AESGCM] = {}
-        self._old: dict[UUID, AESGCM] = {}
-
-    def get(self, stream: UUID) -> AESGCM | None:
-        """The cipher of a stream, if it is known here."""
-        return self._young.get(stream) or self._old.get(stream)
-
-    def put(self, stream: UUID, secret: bytes | None) -> None:
-        """Remember a stream's key; of an erased one there is none, and nothing sealed for it will be accepted."""
-        if len(self._young) >= self._half:
-            self._old, self._young = self._young, {}
-        self._young[stream] = AESGCM(os.urandom(_KEY_BYTES)) if secret is None else cipher_of(stream.bytes, secret)
-
-    def unknown(self, streams: Iterable[UUID]) -> list[UUID]:
-        """Those of these streams that are not known here."""
-        return [stream for stream in streams if self.get(stream) is None]

@@ -12,49 +12,49 @@ serve for a user who changes in quick succession.
 """
 
 import asyncio
-import time
+from time import monotonic
 from uuid import UUID
 
 from denizen import limits
 from denizen.events.records import StoredUser
+from denizen.recent import Recent
+from denizen.users.state import Status
 
 
 class RecentUsers:
-    """Two generations: the younger takes what is written; the older is dropped when the younger takes its place."""
+    """Users as they were written here last; a generation of them lasts half as long as one is kept at most."""
 
     def __init__(self, users_max: int = limits.recent_users_max, kept_s: float = limits.recent_users_s) -> None:
-        self._generation_max = users_max // 2
         self._generation_s = kept_s / 2
-        self._young: dict[UUID, tuple[StoredUser, float]] = {}  # and when it was written
-        self._old: dict[UUID, tuple[StoredUser, float]] = {}
+        self._written: Recent[UUID, tuple[StoredUser, float]] = Recent(users_max)  # and from when on it serves
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
-        return len(self._young) + len(self._old)
+        return len(self._written)
 
     def get(self, user_id: UUID) -> StoredUser | None:
         """The user as it was written here last, if that was a moment ago, but not just now."""
-        found = self._young.get(user_id) or self._old.get(user_id)
-        if found is None or time.monotonic() - found[1] < limits.recent_users_s_min:
-            return None
-        return found[0]
+        found = self._written.get(user_id)
+        return found[0] if found and monotonic() >= found[1] else None
 
     def put(self, stored: StoredUser) -> None:
         """Remember what was just written; nothing of a user who is gone."""
-        if stored.user.status.gone:
+        if stored.user.status >= Status.DELETED:
             self.drop(stored.id)
             return
+        self._written.put(stored.id, (stored, monotonic() + limits.recent_users_s_min))
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._generation_s, self._age)
-        elif len(self._young) >= self._generation_max:
-            self._young, self._old = {}, self._young
-        self._young[stored.id] = stored, time.monotonic()
+            self._age_later()
 
     def drop(self, user_id: UUID) -> None:
         """Forget a user."""
-        self._young.pop(user_id, None)
-        self._old.pop(user_id, None)
+        self._written.drop(user_id)
+
+    def _age_later(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._generation_s, self._age)
 
     def _age(self) -> None:
-        self._young, self._old = {}, self._young
-        self._timer = asyncio.get_running_loop().call_later(self._generation_s, self._age) if self._old else None
+        self._timer = None
+        self._written.age()
+        if self._written:
+            self._age_later()
