@@ -250,7 +250,6 @@ control_request_s = 8.0
 control_answer_bytes_max = 16 << 20
 control_watches_max = 2_048  # of one node
 control_lead_retry_s = 1.0  # after the leader's work ended by a defect
-control_start_s = 20.0
 control_stop_s = 10.0
 agent_pause_s = 0.25  # between two looks of the agent, however often the state changes
 agent_retry_s = 2.0

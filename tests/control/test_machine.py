@@ -25,7 +25,6 @@ from denizen.control.commands import (
     HastenClean,
     JoinNode,
     KeepShard,
-    LeaveNode,
     PauseRebalance,
     Prepared,
     Refusal,
@@ -339,7 +338,6 @@ def test_founding_happens_once():
 def test_settings_and_weights_have_bounds(plane):
     assert plane.refused(ChangeSettings(at_ms=1, moves_per_server=0)) == "bad_setting"
     assert plane.refused(SetWeight(at_ms=1, shard=ShardId("s1"), weight=0.0)) == "bad_weight"
-    plane.do(LeaveNode(at_ms=1, node=5))
 
 
 def test_a_snapshot_is_the_whole_state(plane):

@@ -67,10 +67,6 @@ class Sequencer:
         """Events that wait to be taken."""
         return len(self._ready)
 
-    def follows(self, bucket: Bucket) -> bool:
-        """Whether this feed is about the bucket."""
-        return bucket in self._taken
-
     def offer(self, offers: Iterable[Offer], now: float) -> int:
         """Take what is next in each bucket, park what is early; how many events became ready."""
         before = len(self._ready)

@@ -6,8 +6,7 @@ whose outcome is unknown is sent again: every command is harmless when applied t
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeVar
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -19,7 +18,6 @@ from denizen.control.wire import Answer, MoveProgress, NodeStatus, Problem, requ
 from denizen.errors import DenizenError, Refused, Unavailable
 from denizen.sharding.bucket_map import BucketMap
 
-Result = TypeVar("Result")
 Addresses = Callable[[], Mapping[int, str]]
 _NOTHING_YET = 204
 
@@ -143,12 +141,3 @@ class ControlClient:
     def _after(self, node: int) -> int | None:
         nodes = sorted(self._addresses())
         return nodes[(nodes.index(node) + 1) % len(nodes)] if node in nodes else None
-
-
-async def until_answered(ask: Callable[[], Awaitable[Result]], pause_s: float = limits.control_map_retry_s) -> Result:
-    """Repeat a call for as long as no node answers."""
-    while True:
-        try:
-            return await ask()
-        except Unavailable:
-            await asyncio.sleep(pause_s)

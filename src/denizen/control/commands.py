@@ -44,12 +44,6 @@ class JoinNode(Command, frozen=True):
     address: str
 
 
-class LeaveNode(Command, frozen=True):
-    """A control node is no member any more."""
-
-    node: int
-
-
 class AddShard(Command, frozen=True):
     """Name a new shard. With `dsn` None its server is made by the agent."""
 
@@ -227,7 +221,6 @@ class Cleaned(StageCommand, frozen=True):
 AnyCommand = (
     Founded
     | JoinNode
-    | LeaveNode
     | AddShard
     | ShardReady
     | SetWeight

@@ -29,7 +29,6 @@ Rule = Callable[[ControlState, Any], ControlState]
 _RULES: dict[type[Command], Rule] = {
     commands.Founded: shard_rules.founded,
     commands.JoinNode: shard_rules.join_node,
-    commands.LeaveNode: shard_rules.leave_node,
     commands.AddShard: shard_rules.add_shard,
     commands.ShardReady: shard_rules.shard_ready,
     commands.SetWeight: shard_rules.set_weight,

@@ -15,7 +15,6 @@ from denizen.control.commands import (
     Founded,
     JoinNode,
     KeepShard,
-    LeaveNode,
     RemoveShard,
     SetWeight,
     ShardReady,
@@ -49,13 +48,6 @@ def join_node(state: ControlState, command: JoinNode) -> ControlState:
         return state
     record = NodeRecord(command.node, command.raft_address, command.address, command.at_ms)
     return replace(state, nodes=dict(sorted((state.nodes | {command.node: record}).items())))
-
-
-def leave_node(state: ControlState, command: LeaveNode) -> ControlState:
-    """Forget a node."""
-    if command.node not in state.nodes:
-        return state
-    return replace(state, nodes={id: node for id, node in state.nodes.items() if id != command.node})
 
 
 def add_shard(state: ControlState, command: AddShard) -> ControlState:

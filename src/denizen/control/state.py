@@ -177,11 +177,6 @@ class ControlState(Struct, frozen=True):
     moves: dict[UUID, MoveRecord] = {}  # those that have not ended, in the order in which they began
     ended: tuple[MoveRecord, ...] = ()  # the last ones that did, oldest first
 
-    def live_move_of(self, bucket: Bucket) -> MoveRecord | None:
-        """The move of this bucket that has not been committed, nor ended."""
-        moves = (move for move in self.moves.values() if move.bucket == bucket and move.stage not in COMMITTED)
-        return next(moves, None)
-
 
 class _Snapshot(Struct, array_like=True):
     format: int

@@ -5,7 +5,6 @@ serves with its last map without them. Each has two ports, one for the other vot
 found once and then kept, for the voters tell each other where they are.
 """
 
-import asyncio
 import os
 import signal
 import subprocess
@@ -14,13 +13,12 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from denizen import limits
-from denizen.control.wire import NodeStatus
 from denizen.deployment.config import ControlSection
 from denizen.deployment.control_access import client_of
 from denizen.deployment.layout import Deployment
 from denizen.deployment.state import ControlNodeState
 from denizen.deployment.waiting import until
-from denizen.errors import BadConfiguration, BadDeployment
+from denizen.errors import BadConfiguration
 from denizen.postgres.ports import find_port, is_free
 from denizen.postgres.processes import command_of, spawn
 from denizen.postgres.server import HOST, open_log
@@ -113,17 +111,6 @@ class ControlPlane:
         self._write_state()
         for node in self.nodes:
             await node.launch()
-
-    async def wait_leader(self, seconds: float = limits.control_start_s) -> NodeStatus:
-        """Wait until a voter leads. Raises `BadDeployment` with the logs' places if none does."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds
-        while loop.time() < deadline:
-            for status in await self.client.status():
-                if status.role == "leader":
-                    return status
-            await asyncio.sleep(limits.control_retry_s)
-        raise BadDeployment(f"the control plane has no leader after {seconds:.0f} s; see `denizen logs control-1`")
 
     async def stop(self) -> None:
         """Stop every voter, side by side."""

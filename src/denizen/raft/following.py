@@ -68,7 +68,6 @@ def _refuse(state: State, previous: Index) -> None:
     """The append does not fit: describe the own log, so that the leader finds the agreement in one step."""
     following, log = state.following, state.log
     following.ack_due = False
-    following.acked_round = following.round
     match = min(following.verified, log.persisted)
     state.send(
         AppendReply(
@@ -92,7 +91,6 @@ def flush(state: State) -> None:
         return
     following.ack_due = False
     following.acked_match = match
-    following.acked_round = following.round
     repairing = state.repair is not None
     if state.repair is not None and state.repair.until is not None and match >= state.repair.until:
         state.repair = None

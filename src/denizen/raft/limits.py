@@ -6,7 +6,6 @@ segment_bytes_min = 64 << 10
 
 # Snapshots
 snapshots_kept = 2
-snapshot_meta_bytes_max = 1 << 20
 
 # Commands waiting at a node
 command_bytes_max = 1 << 20

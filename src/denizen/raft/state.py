@@ -80,13 +80,12 @@ class Leading:
 class Following:
     """What a node keeps about the leader it follows in this term."""
 
-    __slots__ = ("ack_due", "acked_match", "acked_round", "round", "verified")
+    __slots__ = ("ack_due", "acked_match", "round", "verified")
 
     def __init__(self, verified: Index) -> None:
         self.verified = verified
         """The log agrees with the leader's up to here; at least the commit index, which every leader has."""
         self.round = 0
-        self.acked_round = 0
         self.acked_match = Index(0)
         self.ack_due = False
 
