@@ -24,8 +24,7 @@ from denizen import limits
 from denizen.bus.settings import BusSettings
 from denizen.errors import BadConfiguration, BadDeployment
 from denizen.postgres.ports import find_port
-from denizen.postgres.processes import spawn
-from denizen.postgres.server import open_log
+from denizen.postgres.processes import ChildProcess, command_of
 
 HOST: Final = "127.0.0.1"
 USER: Final = "denizen"
@@ -47,25 +46,14 @@ class NatsPlan(Struct, frozen=True):
     retention_bytes: int = 1 << 30
 
 
-class NatsServer:
+class NatsServer(ChildProcess):
     """A server that this process owns; `plan` has its port after `start`."""
 
     name = "nats"
 
     def __init__(self, plan: NatsPlan) -> None:
+        super().__init__(plan.log)
         self.plan = plan
-        self._process: subprocess.Popen[bytes] | None = None
-        self._log_from = 0
-
-    @property
-    def pid(self) -> int | None:
-        """The server's process id, while it runs."""
-        return self._process.pid if self._process and self._process.poll() is None else None
-
-    @property
-    def exit_code(self) -> int | None:
-        """How the server ended; None while it runs or before its start."""
-        return self._process.poll() if self._process else None
 
     @property
     def url(self) -> str:
@@ -109,11 +97,6 @@ class NatsServer:
         self._spawn(find_port(host=HOST, taken=frozenset({self.plan.port})))
         return False
 
-    def begin_stop(self) -> None:
-        """Ask the server to end."""
-        if self._process is not None and self.pid is not None:
-            self._process.send_signal(signal.SIGTERM)
-
     def stop(self, seconds: float = limits.bus_stop_s) -> None:
         """End the server and wait for it; by force after `seconds`."""
         if self._process is None:
@@ -126,29 +109,17 @@ class NatsServer:
 
     def kill(self) -> None:
         """End the server as a crash would."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+        super().kill()
+        self.wait()
 
     def wipe(self) -> None:
         """Remove everything that the stopped server stored."""
         shutil.rmtree(self.plan.data / "store", ignore_errors=True)
 
-    def said(self, lines: int = 15) -> str:
-        """Return the end of what the server logged since its start."""
-        with self.plan.log.open("rb") as file:
-            file.seek(self._log_from)
-            text = file.read()[-65_536:].decode(errors="replace")
-        return "\n".join(text.splitlines()[-lines:]) or "(it logged nothing)"
-
     def _spawn(self, port: int) -> None:
         self.plan = structs.replace(self.plan, port=port)
         path = self._write_configuration()
-        with open_log(self.plan.log) as log:
-            self._log_from = log.tell()
-            self._process = spawn(
-                [str(self._program()), "-c", str(path)], log=log, cwd=self.plan.data, env=os.environ | _ENVIRONMENT
-            )
+        self._run([str(self._program()), "-c", str(path)], cwd=self.plan.data, env=os.environ | _ENVIRONMENT)
 
     def _program(self) -> Path:
         return self.plan.program or find_program()
@@ -208,19 +179,8 @@ def _stop_leftover(data: Path) -> None:
         return
     deadline = time.monotonic() + limits.bus_stop_s
     number = signal.SIGTERM
-    while str(data / "nats.conf") in _command(pid):
+    while str(data / "nats.conf") in command_of(pid):
         os.kill(pid, number)
         time.sleep(_POLL_S)
         if time.monotonic() > deadline:
             number = signal.SIGKILL
-
-
-def _command(pid: int) -> str:
-    """The command line of a process; empty if it has ended."""
-    if Path("/proc/self").exists():
-        try:
-            return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            return ""
-    ps = ["ps", "-o", "command=", "-p", str(pid)]
-    return subprocess.run(ps, capture_output=True, text=True, check=False).stdout

@@ -7,12 +7,11 @@ found once and then kept, for the voters tell each other where they are.
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from denizen import limits
+from denizen.deployment.command_process import CommandProcess
 from denizen.deployment.config import ControlSection
 from denizen.deployment.control_access import client_of
 from denizen.deployment.layout import Deployment
@@ -20,56 +19,26 @@ from denizen.deployment.state import ControlNodeState
 from denizen.deployment.waiting import until
 from denizen.errors import BadConfiguration
 from denizen.postgres.ports import find_port, is_free
-from denizen.postgres.processes import command_of, spawn
-from denizen.postgres.server import HOST, open_log
+from denizen.postgres.processes import command_of
+from denizen.postgres.server import HOST
 
 
-class ControlProcess:
+class ControlProcess(CommandProcess):
     """One voter under supervision."""
 
     def __init__(self, node: int, deployment: Deployment, move: Callable[["ControlProcess"], None]) -> None:
         """`move` gives the node other ports; it is called before a start if somebody else has taken one of its own."""
+        super().__init__(f"control-{node}", deployment)
         self.node = node
-        self.name = f"control-{node}"
-        self.restarts = 0
         self.raft_port = self.port = 0
-        self._deployment = deployment
         self._move = move
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def pid(self) -> int | None:
-        """The process id, while it runs."""
-        return self._process.pid if self._process and self._process.poll() is None else None
-
-    @property
-    def exit_code(self) -> int | None:
-        """How the process ended; None while it runs or before its start."""
-        return self._process.poll() if self._process else None
 
     async def launch(self) -> None:
         """Start the process; it serves a moment later."""
         if not (is_free(self.raft_port) and is_free(self.port)):
             self._move(self)
-        command = [sys.executable, "-P", "-m", "denizen", "control", "--data", str(self._deployment.directory)]
-        with open_log(self._deployment.logs / f"{self.name}.log") as log:
-            # Killed with us, not asked: what it promised is on its disk, and the next start needs its ports.
-            self._process = spawn([*command, "--node", str(self.node)], log=log, at_our_death=signal.SIGKILL)
-
-    def begin_stop(self) -> None:
-        """Ask the process to hand its work on and end."""
-        if self._process is not None and self.pid is not None:
-            self._process.send_signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End the process at once."""
-        if self._process is not None and self.pid is not None:
-            self._process.kill()
-
-    def wait(self) -> None:
-        """Wait for the end of the process."""
-        if self._process is not None:
-            self._process.wait()
+        # Killed with us, not asked: what it promised is on its disk, and the next start needs its ports.
+        self._begin("control", "--node", str(self.node), at_our_death=signal.SIGKILL)
 
     def running_state(self) -> ControlNodeState:
         """Return what other processes need to know."""

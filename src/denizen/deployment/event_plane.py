@@ -5,23 +5,19 @@ to reach the bus is written to `secrets/bus.json`, where every other process of 
 """
 
 import os
-import signal
-import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 
 from denizen import limits
 from denizen.bus.server import NatsPlan, NatsServer
 from denizen.bus.settings import BusSettings
+from denizen.deployment.command_process import CommandProcess
 from denizen.deployment.config import BusSection
 from denizen.deployment.keeping import Child
 from denizen.deployment.layout import Deployment
 from denizen.deployment.state import ProcessState
 from denizen.deployment.waiting import until
 from denizen.errors import BadDeployment
-from denizen.postgres.processes import spawn
-from denizen.postgres.server import open_log
 
 # Each is `denizen <name> --data DIR`, started in this order and stopped in the reverse.
 PROCESSES = ("relay", "projector")
@@ -45,46 +41,16 @@ class BusServer(NatsServer):
         return ProcessState(pid=self.pid, restarts=self.restarts, port=self.plan.port)
 
 
-class BackgroundProcess:
+class BackgroundProcess(CommandProcess):
     """`denizen <name>` on the deployment's directory; it needs no port, and nobody waits for it."""
-
-    def __init__(self, name: str, deployment: Deployment) -> None:
-        self.name = name
-        self.restarts = 0
-        self._deployment = deployment
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def pid(self) -> int | None:
-        """The process id, while it runs."""
-        return self._process.pid if self._process and self._process.poll() is None else None
-
-    @property
-    def exit_code(self) -> int | None:
-        """How the process ended; None while it runs or before its start."""
-        return self._process.poll() if self._process else None
 
     async def launch(self) -> None:
         """Start the process."""
-        command = [sys.executable, "-P", "-m", "denizen", self.name, "--data", str(self._deployment.directory)]
-        with open_log(self._deployment.logs / f"{self.name}.log") as log:
-            self._process = spawn(command, log=log)
-        _step_back(self._process.pid)
+        _step_back(self._begin(self.name))
 
     async def stop(self) -> None:
         """Ask the process to end; kill it when the time for that is over."""
-        if self._process is None:
-            return
-        if self.pid is not None:
-            self._process.send_signal(signal.SIGTERM)
-        if not await until(lambda: self.exit_code is not None, limits.bus_stop_s):
-            self._process.kill()
-        self._process.wait()
-
-    def kill(self) -> None:
-        """End the process at once."""
-        if self._process is not None and self.pid is not None:
-            self._process.kill()
+        await self._end(limits.bus_stop_s)
 
     def running_state(self) -> ProcessState:
         """Return what other processes need to know."""

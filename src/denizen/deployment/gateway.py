@@ -3,47 +3,28 @@
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 import time
 from contextlib import suppress
 
 from denizen import limits
+from denizen.deployment.command_process import CommandProcess
 from denizen.deployment.config import GatewaySection, parse_listen
 from denizen.deployment.layout import Deployment
 from denizen.deployment.state import GatewayState
-from denizen.deployment.waiting import until
 from denizen.errors import BadConfiguration, BadDeployment
 from denizen.postgres.ports import find_port, is_free
-from denizen.postgres.processes import command_of, spawn
-from denizen.postgres.server import open_log
+from denizen.postgres.processes import command_of
 
 PROBE_PAUSE_SECONDS = 0.05
 
 
-class GatewayProcess:
+class GatewayProcess(CommandProcess):
     """The process that serves the HTTP API."""
 
-    name = "gateway"
-
     def __init__(self, deployment: Deployment, config: GatewaySection) -> None:
-        self.deployment = deployment
-        self.restarts = 0
+        super().__init__("gateway", deployment)
         self.host, self.port = parse_listen(config.listen)
         self._found = self.port == 0
-        self._process: subprocess.Popen[bytes] | None = None
-        self._log = deployment.logs / "gateway.log"
-        self._log_from = 0
-
-    @property
-    def pid(self) -> int | None:
-        """The process id, while it runs."""
-        return self._process.pid if self._process and self._process.poll() is None else None
-
-    @property
-    def exit_code(self) -> int | None:
-        """How the process ended; None while it runs or before its start."""
-        return self._process.poll() if self._process else None
 
     def running_state(self) -> GatewayState:
         """Return what other processes need to know."""
@@ -55,7 +36,7 @@ class GatewayProcess:
         Raises `BadConfiguration` if the configured port is somebody else's.
         """
         if self._found:
-            last = self.deployment.state().gateway
+            last = self._deployment.state().gateway
             self.port = find_port(last.port if last else None, host=self.host)
         elif not is_free(self.port, self.host):
             raise BadConfiguration(
@@ -69,10 +50,7 @@ class GatewayProcess:
         if self._found and not is_free(self.port, self.host):
             self.choose_port()
         where = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-        command = [sys.executable, "-P", "-m", "denizen", "gateway", "--data", str(self.deployment.directory)]
-        with open_log(self._log) as log:
-            self._log_from = log.tell()
-            self._process = spawn([*command, "--listen", where], log=log)
+        self._begin("gateway", "--listen", where)
         deadline = asyncio.get_running_loop().time() + limits.gateway_start_s
         while not await self.answers():
             if self.exit_code is not None or asyncio.get_running_loop().time() > deadline:
@@ -85,25 +63,7 @@ class GatewayProcess:
 
     async def stop(self) -> None:
         """Ask the gateway to finish the requests it has and end; kill it when the time for that is over."""
-        if self._process is None:
-            return
-        if self.pid is not None:
-            self._process.send_signal(signal.SIGTERM)
-        if not await until(lambda: self.exit_code is not None, limits.drain_s + limits.gateway_end_s):
-            self.kill()
-        self._process.wait()
-
-    def kill(self) -> None:
-        """End the gateway at once."""
-        if self._process is not None and self.pid is not None:
-            self._process.kill()
-
-    def said(self, lines: int = 15) -> str:
-        """Return the end of what the gateway logged since its start."""
-        with self._log.open("rb") as file:
-            file.seek(self._log_from)
-            text = file.read()[-65_536:].decode(errors="replace")
-        return "\n".join(text.splitlines()[-lines:]) or "(it logged nothing)"
+        await self._end(limits.drain_s + limits.gateway_end_s)
 
 
 def stop_leftover_gateway(deployment: Deployment) -> int | None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from denizen import limits
 from denizen.postgres.accounts import Account, process_options
 
 PR_SET_PDEATHSIG = 1
@@ -41,6 +42,73 @@ def spawn(
         preexec_fn=_die_with_us(at_our_death),  # noqa: PLW1509  one system call, prepared before the fork
         **process_options(account),
     )
+
+
+class ChildProcess:
+    """A program that this process runs as its child, perhaps again and again; what it says goes to the file `log`."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._log_from = 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process id, while it runs."""
+        return self._process.pid if self._process and self._process.poll() is None else None
+
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended (negative: the signal that killed it); None while it runs or before its start."""
+        return self._process.poll() if self._process else None
+
+    def begin_stop(self) -> None:
+        """Ask it to end."""
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._signal(signal.SIGKILL)
+
+    def wait(self) -> None:
+        """Wait for its end."""
+        if self._process is not None:
+            self._process.wait()
+
+    def said(self, lines: int = 15) -> str:
+        """The end of what it logged since its start."""
+        with self._log.open("rb") as file:
+            file.seek(self._log_from)
+            text = file.read()[-65_536:].decode(errors="replace")
+        return "\n".join(text.splitlines()[-lines:]) or "(it logged nothing)"
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)  # nothing is sent to a process that has ended
+
+    def _run(
+        self,
+        command: Sequence[str],
+        *,
+        account: Account | None = None,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        at_our_death: signal.Signals = signal.SIGTERM,
+    ) -> int:
+        """Start it, as `spawn` does; its process id."""
+        with open_log(self._log) as log:
+            self._log_from = log.tell()
+            self._process = spawn(command, log=log, account=account, cwd=cwd, env=env, at_our_death=at_our_death)
+        return self._process.pid
+
+
+def open_log(path: Path) -> IO[bytes]:
+    """Open a child's log for appending; one that grew large is put aside, the one before it is dropped."""
+    if path.exists() and path.stat().st_size > limits.server_log_bytes_max:
+        path.replace(path.with_suffix(".log.1"))
+    file = path.open("ab")
+    path.chmod(0o600)
+    return file
 
 
 def _die_with_us(number: signal.Signals) -> Callable[[], None] | None:

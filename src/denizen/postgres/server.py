@@ -14,7 +14,7 @@ import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from msgspec import Struct, structs
 
@@ -25,7 +25,7 @@ from denizen.postgres.binaries import Binaries
 from denizen.postgres.cluster import OWNER
 from denizen.postgres.leftovers import clear_leftovers
 from denizen.postgres.ports import find_port
-from denizen.postgres.processes import postgres_environment, spawn
+from denizen.postgres.processes import ChildProcess, postgres_environment
 from denizen.postgres.settings import render
 
 HOST = "127.0.0.1"
@@ -65,24 +65,13 @@ def socket_fits(directory: Path) -> bool:
     return len(os.fsencode(directory / ".s.PGSQL.65535")) < SOCKET_PATH_BYTES_MAX
 
 
-class Server:
+class Server(ChildProcess):
     """A server that this process owns; `plan` says how it runs, with its port after `start`."""
 
     def __init__(self, plan: ServerPlan) -> None:
+        super().__init__(plan.log)
         self.plan = plan
         self.stopped_leftover: int | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._log_from = 0
-
-    @property
-    def pid(self) -> int | None:
-        """The server's process id, while it runs."""
-        return self._process.pid if self._process and self._process.poll() is None else None
-
-    @property
-    def exit_code(self) -> int | None:
-        """How the server ended (negative: the signal that killed it); None while it runs or before its start."""
-        return self._process.poll() if self._process else None
 
     def start(self, taken: frozenset[int] = frozenset()) -> None:
         """Spawn the server on a free port that is not `taken`; from the main thread. It may not be ready yet.
@@ -135,8 +124,7 @@ class Server:
 
     def begin_stop(self) -> None:
         """Ask for a fast shutdown: transactions are rolled back, a checkpoint is written."""
-        if self.pid is not None and self._process is not None:
-            self._process.send_signal(signal.SIGINT)
+        self._signal(signal.SIGINT)
 
     def stop(self, seconds: float = limits.server_stop_s) -> None:
         """Stop the server and wait for its end; after `seconds` by an immediate shutdown (recovery at next start)."""
@@ -156,13 +144,6 @@ class Server:
         self.stop()
         self.start()
         self.wait_ready()
-
-    def said(self, lines: int = 15) -> str:
-        """Return the end of what the server logged since its start."""
-        with self.plan.log.open("rb") as file:
-            file.seek(self._log_from)
-            text = file.read()[-65_536:].decode(errors="replace")
-        return "\n".join(text.splitlines()[-lines:]) or "(it logged nothing)"
 
     def _check_data(self) -> None:
         data, binaries = self.plan.data, self.plan.binaries
@@ -188,16 +169,13 @@ class Server:
         self.plan = structs.replace(self.plan, port=port)
         self._write_settings()
         self._clear_socket()
-        with open_log(self.plan.log) as log:
-            self._log_from = log.tell()
-            self._process = spawn(
-                [self.plan.binaries.path("postgres"), "-D", str(self.plan.data)],
-                log=log,
-                account=self.plan.account,
-                cwd=self.plan.data,
-                env=postgres_environment(),
-                at_our_death=signal.SIGINT,
-            )
+        self._run(
+            [str(self.plan.binaries.path("postgres")), "-D", str(self.plan.data)],
+            account=self.plan.account,
+            cwd=self.plan.data,
+            env=postgres_environment(),
+            at_our_death=signal.SIGINT,
+        )
 
     def _clear_socket(self) -> None:
         """Remove the socket of a killed server: its lock file names a process id that may be a stranger's by now.
@@ -226,12 +204,3 @@ class Server:
             file.write(text + render(settings))
         give(fresh, self.plan.account)
         fresh.rename(path)
-
-
-def open_log(path: Path) -> IO[bytes]:
-    """Open a server's log for appending; one that grew large is put aside, the one before it is dropped."""
-    if path.exists() and path.stat().st_size > limits.server_log_bytes_max:
-        path.replace(path.with_suffix(".log.1"))
-    file = path.open("ab")
-    path.chmod(0o600)
-    return file
