@@ -5,20 +5,16 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 import asyncpg
-import structlog
 
-from denizen import limits
-from denizen.errors import DenizenError, Unavailable
+from denizen.errors import Unavailable
 from denizen.events.stores import Places, ShardStores
 from denizen.sharding.bucket_map import BucketMap, MapSource
 from denizen.sharding.ids import Bucket, ShardId
 
 Answer = TypeVar("Answer")
-_log = structlog.get_logger()
 
 
 class Shards(Protocol):
@@ -49,7 +45,8 @@ class ShardReaders:
     async def start(self) -> None:
         """Get the map, and follow it from now on."""
         await self._use(await self._source.current())
-        self._follower = asyncio.get_running_loop().create_task(self._follow())
+        following = self._stores.follow(self._source, lambda: self.map, self._use)
+        self._follower = asyncio.get_running_loop().create_task(following)
 
     async def stop(self) -> None:
         """Close every connection."""
@@ -84,14 +81,3 @@ class ShardReaders:
         await self._stores.open(found.shards)
         self._map = found
         self._stores.close(found.shards)
-
-    async def _follow(self) -> None:
-        while True:
-            try:
-                whole = await self._stores.open(self.map.shards)  # a shard may not have been found at first
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(None if whole else limits.map_retry_s):
-                        await self._use(await self._source.newer_than(self.map.version))
-            except (DenizenError, OSError) as error:  # read on with the last map
-                _log.warning("map_not_followed", error=type(error).__name__)
-                await asyncio.sleep(limits.map_retry_s)

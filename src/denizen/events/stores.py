@@ -4,13 +4,16 @@ Where a shard is, is asked only then (`Places`), so a process learns of new shar
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Self
 
 import structlog
 
+from denizen import limits
 from denizen.errors import DenizenError
 from denizen.events.store import ShardStore
+from denizen.sharding.bucket_map import BucketMap, MapSource
 from denizen.sharding.ids import ShardId
 
 Arguments = dict[str, Any]
@@ -60,6 +63,20 @@ class ShardStores(Mapping[ShardId, ShardStore]):
                 await store.start()
                 self._stores[shard] = store
         return all(shard in self._stores for shard in lacking)
+
+    async def follow(
+        self, source: MapSource, known: Callable[[], BucketMap], use: Callable[[BucketMap], Awaitable[None]]
+    ) -> None:
+        """For ever: give `use` each map that is newer than the `known` one, and look for shards that are not open."""
+        while True:
+            try:
+                whole = await self.open(known().shards)  # a shard may not have been found at first
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(None if whole else limits.map_retry_s):
+                        await use(await source.newer_than(known().version))
+            except (DenizenError, OSError) as error:  # go on with the last map
+                _log.warning("map_not_followed", error=type(error).__name__)
+                await asyncio.sleep(limits.map_retry_s)
 
     def close(self, named: Iterable[ShardId]) -> None:
         """Begin to close the shards that are not named any more; what they have queued is finished."""

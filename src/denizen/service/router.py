@@ -8,7 +8,6 @@ to move), writes to it are held for a bounded time.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from contextlib import suppress
 from typing import TypeVar
 
 import asyncpg
@@ -47,7 +46,8 @@ class Router:
     async def start(self) -> None:
         """Get the map, open every shard's lanes, and follow the map from now on."""
         await self._use(await self._source.current())
-        self._follower = asyncio.get_running_loop().create_task(self._follow())
+        following = self._stores.follow(self._source, lambda: self.map, self._use)
+        self._follower = asyncio.get_running_loop().create_task(following)
 
     async def stop(self) -> None:
         """Finish what is queued."""
@@ -231,17 +231,6 @@ class Router:
             self._corrections |= newer
             self._exchange(self.map.corrected(newer))
         return {bucket: place for bucket, place in open_now.items() if place == self._place_of(bucket)}
-
-    async def _follow(self) -> None:
-        while True:
-            try:
-                whole = await self._stores.open(self.map.shards)  # a shard may not have been found at first
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(None if whole else limits.map_retry_s):
-                        await self._use(await self._source.newer_than(self.map.version))
-            except (DenizenError, OSError) as error:  # serve on with the last map
-                _log.warning("map_not_followed", error=type(error).__name__)
-                await asyncio.sleep(limits.map_retry_s)
 
 
 _ELSEWHERE = (Result.MOVED, Result.FENCED)
