@@ -21,6 +21,7 @@ from denizen.service.router import Router
 from denizen.sharding.bucket_map import BucketMap
 from denizen.sharding.ids import BUCKETS, Bucket, Epoch, mint_user_id
 from denizen.testing.gateway import provision_all
+from denizen.testing.maps import FixedMap
 from denizen.testing.postgres import Database
 from denizen.users.events import UserRegistered
 from denizen.users.login_names import LoginName, LoginNameKind
@@ -47,20 +48,6 @@ def registration(bucket: int) -> Append:
         state=User(Status.ACTIVE, email=value, display_name=f"n{number}"),
         names=(NameAction("claim", LoginName(LoginNameKind.EMAIL, value), user_id),),
     )
-
-
-class FixedMap:
-    """A map that never changes, as a source."""
-
-    def __init__(self, bucket_map: BucketMap) -> None:
-        self._map = bucket_map
-
-    async def current(self) -> BucketMap:
-        return self._map
-
-    async def newer_than(self, version: int) -> BucketMap:
-        await asyncio.Event().wait()
-        raise AssertionError(version)
 
 
 class Plane:

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import uvloop
 from cyclopts import App, Parameter
 
-from denizen.bench.bus_processes import Child, FixedMap, children, processor_seconds, run_feed, run_relays
+from denizen.bench.bus_processes import Child, children, processor_seconds, run_feed, run_relays
 from denizen.bench.report import Figure, publish
 from denizen.bus.hints import Hinter
 from denizen.bus.server import NatsServer
@@ -27,6 +27,7 @@ from denizen.sharding.bucket_map import BucketMap
 from denizen.sharding.ids import BUCKETS, Bucket, mint_user_id
 from denizen.testing.bus import throwaway_nats
 from denizen.testing.gateway import provision_all
+from denizen.testing.maps import FixedMap
 from denizen.testing.postgres import Database, throwaway_server
 from denizen.users.events import ProfileChanged, UserRegistered
 from denizen.users.state import Status, User

@@ -25,25 +25,10 @@ from denizen.events.sealing import use
 from denizen.sharding.bucket_map import BucketMap
 from denizen.sharding.ids import BUCKETS, Bucket, ShardId
 from denizen.testing.gateway import KEYRING
+from denizen.testing.maps import FixedMap
 
 Shards = Mapping[ShardId, dict[str, Any]]
 _TICKS = os.sysconf("SC_CLK_TCK")
-
-
-class FixedMap:
-    """A map that never changes, as a source."""
-
-    def __init__(self, bucket_map: BucketMap) -> None:
-        self._map = bucket_map
-
-    async def current(self) -> BucketMap:
-        """The map."""
-        return self._map
-
-    async def newer_than(self, version: int) -> BucketMap:
-        """Never."""
-        await asyncio.Event().wait()
-        return self._map
 
 
 class Child:

@@ -27,6 +27,7 @@ from denizen.service.gateway import Gateway
 from denizen.sharding.bucket_map import BucketMap
 from denizen.sharding.ids import BUCKETS, Bucket, Epoch, ShardId
 from denizen.testing.gateway import DEPLOYMENT, KEYRING, KINDS, SEED
+from denizen.testing.maps import FixedMap
 from denizen.testing.postgres import Database, ThrowawayServer
 from denizen.users.commands import Registration
 from denizen.users.login_names import LoginName, LoginNameKind, login_name
@@ -46,20 +47,6 @@ class Moved(Struct, frozen=True):
     events_per_s: float
     fenced_p50_ms: float
     fenced_p99_ms: float
-
-
-class _Map:
-    """A map that stays as it is."""
-
-    def __init__(self, bucket_map: BucketMap) -> None:
-        self._map = bucket_map
-
-    async def current(self) -> BucketMap:
-        return self._map
-
-    async def newer_than(self, version: int) -> BucketMap:
-        await asyncio.Event().wait()
-        return self._map
 
 
 async def measure(servers: Sequence[ThrowawayServer], users: int, buckets: int, at_a_time: int) -> Moved:
@@ -122,7 +109,7 @@ async def _shards(databases: dict[ShardId, Database]) -> AsyncIterator[Gateway]:
             await provision(connection, DEPLOYMENT, shard, buckets)
         finally:
             await connection.close()
-    source = _Map(BucketMap(1, (_S1, _S2), (0,) * BUCKETS, (1,) * BUCKETS))
+    source = FixedMap(BucketMap(1, (_S1, _S2), (0,) * BUCKETS, (1,) * BUCKETS))
     arguments = {shard: database.connect_args for shard, database in databases.items()}
     async with Gateway(arguments, source, SEED, KINDS) as gateway:
         yield gateway
