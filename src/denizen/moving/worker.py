@@ -1,15 +1,12 @@
 """A worker process of a mover: copies slices, so that folding never holds up the process that decides."""
 
-import asyncio
 import gc
 import os
-import signal
 from collections.abc import Mapping
 from typing import Any
 
 import asyncpg
 import msgspec
-import uvloop
 
 from denizen import limits
 from denizen.errors import DenizenError
@@ -22,7 +19,7 @@ from denizen.sharding.ids import ShardId
 from denizen.sharding.names_of import LoginNamesOf
 from denizen.users.login_names import LoginNameKind
 from denizen.workers.frames import Trouble, pipes, read_frame
-from denizen.workers.parenthood import die_with_parent
+from denizen.workers.parenthood import run_worker
 
 
 class Worker:
@@ -85,13 +82,9 @@ async def serve() -> None:
 
 def main() -> None:
     """The process. It gives way to those that serve."""
-    die_with_parent(signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
     os.nice(limits.move_worker_niceness)
-    gc.freeze()
     gc.disable()  # rows have no cycles; what else there is, is collected between slices
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve())
+    run_worker(serve)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,15 @@
-"""A child process that ends when its parent ends, whatever way that is."""
+"""The life of a worker: it ends when its parent ends, whatever way that is, and otherwise when the parent says so."""
 
+import asyncio
 import ctypes
+import gc
 import os
 import signal
 import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import uvloop
 
 PR_SET_PDEATHSIG = 1
 
@@ -15,3 +21,12 @@ def die_with_parent(number: signal.Signals) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
     if os.getppid() != parent or parent == 1:
         os.kill(os.getpid(), number)
+
+
+def run_worker(serve: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """The whole process of a worker. How often its garbage is collected is its own matter; what it loaded never is."""
+    die_with_parent(signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    gc.freeze()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve())

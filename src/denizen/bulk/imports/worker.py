@@ -6,7 +6,6 @@ the journal's lock as well, so that nobody can resume the import while any proce
 
 import asyncio
 import gc
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from itertools import chain
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Final
 
 import asyncpg
-import uvloop
 
 from denizen import limits
 from denizen.bulk.imports import lines
@@ -34,7 +32,7 @@ from denizen.events.lanes import BROKEN
 from denizen.users.login_names import LoginNameKind
 from denizen.users.rejections import Rejected
 from denizen.workers.frames import Trouble, first_cause, pipes, read_frame
-from denizen.workers.parenthood import die_with_parent
+from denizen.workers.parenthood import run_worker
 
 SETTINGS: Final = {
     "application_name": "denizen import",
@@ -244,12 +242,8 @@ async def serve() -> None:
 
 def main() -> None:
     """The process."""
-    die_with_parent(signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
-    gc.freeze()
     gc.set_threshold(limits.import_garbage_objects)  # rows have no cycles; what else there is, is little
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve())
+    run_worker(serve)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,10 @@
 """A worker process of a verification: folds the buckets it is given and compares them with their rows."""
 
-import asyncio
 import gc
-import signal
 from pathlib import Path
 from typing import Any
 
 import asyncpg
-import uvloop
 
 from denizen import limits
 from denizen.bulk.shards import Shards
@@ -22,7 +19,7 @@ from denizen.events.lanes import BROKEN
 from denizen.sharding.ids import ShardId
 from denizen.sharding.names_of import LoginNamesOf
 from denizen.workers.frames import Trouble, pipes, read_frame
-from denizen.workers.parenthood import die_with_parent
+from denizen.workers.parenthood import run_worker
 
 
 class Worker:
@@ -161,12 +158,8 @@ async def serve() -> None:
 
 def main() -> None:
     """The process."""
-    die_with_parent(signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
-    gc.freeze()
     gc.disable()  # rows have no cycles; what else there is, is collected between tasks
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve())
+    run_worker(serve)
 
 
 if __name__ == "__main__":
