@@ -4,10 +4,8 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from denizen.cli.options import DataOption, data_directory
-from denizen.deployment.config import parse_listen
+from denizen.cli.options import DataOption, address, data_directory
 from denizen.deployment.layout import Deployment
-from denizen.errors import BadConfiguration
 
 app = App(
     name="gateway",
@@ -32,8 +30,5 @@ def gateway(
     """Serve until a signal asks to stop; requests under way are finished."""
     from denizen.http.server import serve
 
-    try:
-        host, port = parse_listen(listen)
-    except ValueError as error:
-        raise BadConfiguration(f"--listen {listen!r}: {error}") from None
+    host, port = address("--listen", listen)
     serve(Deployment.load(data_directory(data)), host, port)

@@ -5,7 +5,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from denizen.deployment.config import parse_listen
 from denizen.deployment.layout import default_data_directory
+from denizen.errors import BadConfiguration
 
 DataOption = Annotated[
     Path | None,
@@ -14,9 +16,27 @@ DataOption = Annotated[
         help="Data directory. Default: $DENIZEN_DATA, else /var/lib/denizen for root, else ~/.local/share/denizen.",
     ),
 ]
+MetricsOption = Annotated[str | None, Parameter(name="--metrics", help="HOST:PORT where Prometheus finds the metrics.")]
 JsonOption = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON instead of text.")]
 
 
 def data_directory(data: Path | None) -> Path:
     """Return the data directory that the option, the environment or the default names, as an absolute path."""
     return (data or default_data_directory()).expanduser().absolute()
+
+
+def address(option: str, text: str) -> tuple[str, int]:
+    """The host and the port that an option names. Raises `BadConfiguration`, which says what is wrong with it."""
+    try:
+        return parse_listen(text)
+    except ValueError as error:
+        raise BadConfiguration(f"{option} {text!r}: {error}") from None
+
+
+def serve_metrics(metrics: str | None) -> None:
+    """Show this process's metrics where the option says, if it says so."""
+    import prometheus_client
+
+    if metrics is not None:
+        host, port = address("--metrics", metrics)
+        prometheus_client.start_http_server(port, host)

@@ -1,13 +1,9 @@
 """`denizen projector`: the process that keeps a deployment's read models."""
 
-from typing import Annotated
+from cyclopts import App
 
-from cyclopts import App, Parameter
-
-from denizen.cli.options import DataOption, data_directory
-from denizen.deployment.config import parse_listen
+from denizen.cli.options import DataOption, MetricsOption, data_directory, serve_metrics
 from denizen.deployment.layout import Deployment
-from denizen.errors import BadConfiguration
 
 app = App(
     name="projector",
@@ -28,10 +24,9 @@ Examples:
 def projector(
     *,
     data: DataOption = None,
-    metrics: Annotated[str | None, Parameter(help="HOST:PORT where Prometheus finds the metrics.")] = None,
+    metrics: MetricsOption = None,
 ) -> None:
     """Project until a signal asks to stop."""
-    import prometheus_client
     import uvloop
 
     from denizen.collecting import calm_the_collector
@@ -42,11 +37,6 @@ def projector(
     deployment = Deployment.load(data_directory(data))
     configure_logs()
     ProcessMetrics(deployment).keep_writing("projector")
-    if metrics is not None:
-        try:
-            host, port = parse_listen(metrics)
-        except ValueError as error:
-            raise BadConfiguration(f"--metrics {metrics!r}: {error}") from None
-        prometheus_client.start_http_server(port, host)
+    serve_metrics(metrics)
     calm_the_collector()
     uvloop.run(serve_projector(deployment))

@@ -1,13 +1,10 @@
 """`denizen relay`: the process that publishes the events of a deployment's shards."""
 
-from typing import Annotated
+from cyclopts import App
 
-from cyclopts import App, Parameter
-
-from denizen.cli.options import DataOption, data_directory
-from denizen.deployment.config import parse_listen
+from denizen.cli.options import DataOption, MetricsOption, data_directory, serve_metrics
 from denizen.deployment.layout import Deployment
-from denizen.errors import BadConfiguration, BadDeployment
+from denizen.errors import BadDeployment
 
 app = App(
     name="relay",
@@ -28,10 +25,9 @@ Examples:
 def relay(
     *,
     data: DataOption = None,
-    metrics: Annotated[str | None, Parameter(help="HOST:PORT where Prometheus finds the metrics.")] = None,
+    metrics: MetricsOption = None,
 ) -> None:
     """Publish until a signal asks to stop."""
-    import prometheus_client
     import uvloop
 
     from denizen.bus.process import serve_relays
@@ -46,12 +42,7 @@ def relay(
         raise BadDeployment(f"the deployment in {deployment.directory} has no bus: start it (`denizen up`) with one")
     configure_logs()
     ProcessMetrics(deployment).keep_writing("relay")
-    if metrics is not None:
-        try:
-            host, port = parse_listen(metrics)
-        except ValueError as error:
-            raise BadConfiguration(f"--metrics {metrics!r}: {error}") from None
-        prometheus_client.start_http_server(port, host)
+    serve_metrics(metrics)
     deployment.use_keyring()
     calm_the_collector()
     uvloop.run(serve_relays(deployment.places, map_source_of(deployment), bus))
