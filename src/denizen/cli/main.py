@@ -34,6 +34,7 @@ app.command(
 )
 app.command("denizen.cli.import_:app", name="import", help="Import people from a file, while the service serves.")
 app.command("denizen.cli.export:app", name="export", help="Write all users to a file.")
+app.command("denizen.cli.backup:app", name="backup", help="Copy everything to a new directory, while it serves.")
 app.command("denizen.cli.verify:app", name="verify", help="Check that events, state and login names agree.")
 app.command("denizen.cli.shards:app", name="shards", help="The deployment's shards: list, add, drain, weigh.")
 app.command("denizen.cli.rebalance:app", name="rebalance", help="Make the shards even, while the service serves.")

@@ -116,6 +116,7 @@ def open_deployment(directory: Path, config: Config) -> Deployment:
             f"deployment.shard_dsns: the deployment in {directory} was made with other DSNs; leave them out, "
             "or, if a server has moved, change its DSN in deployment.json"
         )
+    deployment.make_directories()
     return deployment
 
 

@@ -286,7 +286,8 @@ class Deployment:
         Raises `BadDeployment` if the directory cannot be used or holds something else.
         """
         directory = directory.expanduser().absolute()
-        _make_directories(directory)
+        _take_directory(directory)
+        _make_subdirectories(directory)
         managed = [ShardRecord(id=f"s{number}", directory=f"shards/s{number}") for number in range(1, shards + 1)]
         given = [ShardRecord(id=f"s{number}", dsn=dsn) for number, dsn in enumerate(dsns, start=shards + 1)]
         record = DeploymentRecord(
@@ -310,6 +311,10 @@ class Deployment:
         finally:
             lock.release()
 
+    def make_directories(self) -> None:
+        """Make what is missing in the data directory and holds no data, as after a restore; `BadDeployment`."""
+        _make_subdirectories(self.directory)
+
     def mark_born(self) -> None:
         """Remember that the birth is complete: from now on missing data are an error, never made anew."""
         self.record = structs.replace(self.record, born=True)
@@ -330,7 +335,8 @@ def default_data_directory() -> Path:
     return Path(home) / "denizen"
 
 
-def _make_directories(directory: Path) -> None:
+def _take_directory(directory: Path) -> None:
+    """Make the directory of a new deployment, or see that there is nothing else in it."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         known = {RECORD, "denizen.toml", "run", "logs", "secrets", "shards", "engine", "control", READ_DIRECTORY}
@@ -338,7 +344,13 @@ def _make_directories(directory: Path) -> None:
         if strange or any((directory / "shards").glob("*/PG_VERSION")):
             what = strange[0] if strange else "shards with data but no deployment.json"
             raise BadDeployment(f"{directory} holds something else ({what}): choose an empty or a new directory")
-        # Root's servers run as another user, who must be able to pass through (not to list) these two.
+    except OSError as error:
+        raise _unusable(directory, error) from error
+
+
+def _make_subdirectories(directory: Path) -> None:
+    try:
+        # Root's servers run as another user, who must be able to pass through (not to list) these.
         for path, mode in ((directory, 0o711), (directory / "shards", 0o711), (directory / "run", 0o711)):
             path.mkdir(exist_ok=True)
             path.chmod(mode)
@@ -346,9 +358,11 @@ def _make_directories(directory: Path) -> None:
             (directory / name).mkdir(exist_ok=True)
             (directory / name).chmod(stat.S_IRWXU)
     except OSError as error:
-        raise BadDeployment(
-            f"the data directory {directory} cannot be used: {error.strerror}; choose another (--data)"
-        ) from error
+        raise _unusable(directory, error) from error
+
+
+def _unusable(directory: Path, error: OSError) -> BadDeployment:
+    return BadDeployment(f"the data directory {directory} cannot be used: {error.strerror}; choose another (--data)")
 
 
 def write_private(path: Path, content: bytes) -> None:
