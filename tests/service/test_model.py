@@ -1,6 +1,7 @@
 """The service against a simple model: a dictionary from login names to users, whatever happens to the gateway."""
 
 import asyncio
+import random
 from typing import Any
 
 import pytest
@@ -34,6 +35,7 @@ class Machine(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         Machine.examples += 1
+        random.seed(Machine.examples)  # Hypothesis seeds it alike for each: command ids would come again
         self.users: list[Any] = []  # ids
         self.names: dict[Any, Names] = {}  # of users who are not deleted
         self.gone: set[Any] = set()
