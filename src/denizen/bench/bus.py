@@ -15,8 +15,9 @@ from typing import Annotated, Any
 import uvloop
 from cyclopts import App, Parameter
 
-from denizen.bench.bus_processes import Child, children, processor_seconds, run_feed, run_relays
-from denizen.bench.report import Figure, publish
+from denizen.bench.bus_processes import Child, children, run_feed, run_relays
+from denizen.bench.processes import processor_seconds
+from denizen.bench.report import Figure, percentile, publish, ratio
 from denizen.bus.hints import Hinter
 from denizen.bus.server import NatsServer
 from denizen.events.records import NO_STREAM, Append, Result
@@ -176,16 +177,12 @@ async def lag(bench: Bench, seconds: float, rate: float) -> list[Figure]:
 
     return [
         Figure(f"events a second, offered {rate:,.0f}", (len(waits) / seconds,), "/s"),
-        Figure("lag, acknowledged to delivered, p50", _at(waits, 0.5), "ms", "≤ 10", at_most=10),
-        Figure("lag, p99", _at(waits, 0.99), "ms", "≤ 50", at_most=50),
-        Figure("lag, longest", _at(waits, 1.0), "ms"),
-        Figure("how late the machine wakes an idle timer, p50", _at(late, 0.5), "ms"),
-        Figure("the same, p99", _at(late, 0.99), "ms"),
+        Figure("lag, acknowledged to delivered, p50", (percentile(waits, 50),), "ms", "≤ 10", at_most=10),
+        Figure("lag, p99", (percentile(waits, 99),), "ms", "≤ 50", at_most=50),
+        Figure("lag, longest", (percentile(waits, 100),), "ms"),
+        Figure("how late the machine wakes an idle timer, p50", (percentile(late, 50),), "ms"),
+        Figure("the same, p99", (percentile(late, 99),), "ms"),
     ]
-
-
-def _at(values: Sequence[float], share: float) -> tuple[float]:
-    return (values[min(len(values) - 1, int(len(values) * share))],)
 
 
 async def cost(bench: Bench, seconds: float, rate: float, events: int) -> list[Figure]:
@@ -220,14 +217,9 @@ async def burden(bench: Bench, seconds: float, rounds: int) -> list[Figure]:
             await bench.settle(feed)
     return [
         Figure("appends a second, alone", tuple(rates["alone"]), "/s"),
-        _share("appends with hints", rates["hints"], rates["alone"], None),
-        _share("appends with relays and a feed", rates["all"], rates["alone"], 0.9),
+        ratio("appends with hints", rates["hints"], rates["alone"]),
+        ratio("appends with relays and a feed", rates["all"], rates["alone"], 0.9),
     ]
-
-
-def _share(what: str, some: list[float], alone: list[float], bar: float | None) -> Figure:
-    runs = tuple(one / other for one, other in zip(some, alone, strict=True))
-    return Figure(what, runs, "×", None if bar is None else f"≥ {bar}", at_least=bar)
 
 
 @app.default

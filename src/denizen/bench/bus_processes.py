@@ -6,11 +6,9 @@ They are told what to do by the arguments of their start, and end when their pip
 import asyncio
 import contextlib
 import multiprocessing
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -28,7 +26,6 @@ from denizen.testing.gateway import KEYRING
 from denizen.testing.maps import FixedMap
 
 Shards = Mapping[ShardId, dict[str, Any]]
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Child:
@@ -61,12 +58,6 @@ def children(*started: Child) -> Iterator[tuple[Child, ...]]:
     finally:
         for child in started:
             child.stop()
-
-
-def processor_seconds(*pids: int) -> float:
-    """Seconds of processor time of these processes so far."""
-    fields = [Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split() for pid in pids]
-    return sum(int(each[11]) + int(each[12]) for each in fields) / _TICKS
 
 
 def run_relays(pipe: Connection, shards: Shards, bus: BusSettings) -> None:

@@ -11,6 +11,8 @@ from typing import cast
 
 from msgspec import Struct
 
+from denizen.bench.report import percentile
+
 RequestOf = Callable[[int], bytes]
 """Return the bytes of the n-th request."""
 
@@ -29,9 +31,7 @@ class LoadResult(Struct, frozen=True):
 
     def percentile_ms(self, percent: float) -> float:
         """Return the latency that `percent` of the successes did not exceed."""
-        if not self.latencies_ms:
-            return float("nan")
-        return self.latencies_ms[min(len(self.latencies_ms) - 1, int(len(self.latencies_ms) * percent / 100))]
+        return percentile(self.latencies_ms, percent)
 
 
 def post(host: str, path: str, body: bytes, token: str = "") -> bytes:

@@ -20,10 +20,10 @@ from pathlib import Path
 import asyncpg
 from msgspec import Struct
 
-from denizen.bench.online import online_writer, percentile
+from denizen.bench.online import online_writer
 from denizen.bench.people import write_people
-from denizen.bench.processes import memory_of_tree, processor_seconds
-from denizen.bench.report import Figure, publish, ratio
+from denizen.bench.processes import memory_of_tree, processor_seconds_of_servers
+from denizen.bench.report import Figure, percentile, publish, ratio
 from denizen.deployment.layout import Deployment
 from denizen.testing.deployment import throwaway_deployment
 
@@ -78,21 +78,21 @@ def _alternate(people: Path, shards: int, workers: int | None) -> Run:
         deployment = running.deployment
         data = str(running.data)
         asyncio.run(_on_all(deployment, _USE_LOG, "checkpoint"))
-        before = processor_seconds(data)
+        before = processor_seconds_of_servers(data)
         with online_writer(deployment) as latencies:
             import_s, client_cpu_s, memory = _import(people, running.data, workers)
-        between = processor_seconds(data)
+        between = processor_seconds_of_servers(data)
         files = running.directory / "copied"
         files.mkdir()
         asyncio.run(_copy_out(deployment, files))
         asyncio.run(_on_all(deployment, *_EMPTY_TABLES, "checkpoint"))
-        start_cpu = processor_seconds(data)
+        start_cpu = processor_seconds_of_servers(data)
         copy_s = asyncio.run(_copy_in(deployment, files))
         return Run(
             import_s,
             copy_s,
             between - before,
-            processor_seconds(data) - start_cpu,
+            processor_seconds_of_servers(data) - start_cpu,
             client_cpu_s,
             memory,
             percentile(latencies, 50),

@@ -47,9 +47,3 @@ async def _write(deployment: Deployment, latencies: list[float], stop: threading
             else:
                 latencies.append((time.perf_counter() - began) * 1e3)
             await asyncio.sleep(_PAUSE_S)
-
-
-def percentile(latencies: list[float], percent: float) -> float:
-    """The latency that `percent` of them did not exceed."""
-    ordered = sorted(latencies)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] if ordered else float("nan")

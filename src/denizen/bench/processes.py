@@ -1,4 +1,4 @@
-"""What processes cost: memory of a process with its descendants, processor time of the servers of a deployment."""
+"""What processes cost, by what Linux says of them: memory and processor time, of one or with its descendants."""
 
 import os
 from pathlib import Path
@@ -11,18 +11,27 @@ def memory_of_tree(pid: int) -> int:
     return sum(_memory(each) for each in (pid, *_descendants(pid)))
 
 
-def processor_seconds(marker: str) -> float:
+def processor_seconds(*pids: int | None) -> float:
+    """Seconds of processor time of these processes so far, and of children of theirs that ended; of None nothing."""
+    return sum(sum(_times(pid)) for pid in pids if pid is not None) / _TICKS
+
+
+def processor_seconds_of_tree(pid: int | None) -> float:
+    """The same of a process and all its descendants."""
+    return 0.0 if pid is None else processor_seconds(pid, *_descendants(pid))
+
+
+def processor_seconds_of_servers(marker: str) -> float:
     """Seconds of processor time of all PostgreSQL servers whose command line names `marker`, ended backends too."""
-    total = 0
+    total = 0.0
     for pid in _pids():
         try:
             command = (Path("/proc") / str(pid) / "cmdline").read_bytes()
         except OSError:
             continue
         if b"postgres" in command and b"-D" in command and marker.encode() in command:
-            total += sum(_times(pid)[:4])
-            total += sum(sum(_times(child)[:2]) for child in _descendants(pid))
-    return total / _TICKS
+            total += processor_seconds_of_tree(pid)
+    return total
 
 
 def _pids() -> list[int]:

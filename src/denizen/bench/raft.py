@@ -22,9 +22,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from denizen.bench.raft_failover import Failovers, measure_failovers
+from denizen.bench.raft_failover import measure_failovers
 from denizen.bench.raft_memory import MemorySamples, measure_memory
 from denizen.bench.raft_systems import Denizen, Etcd, PySyncObj, System
+from denizen.bench.report import percentile
 
 IN_FLIGHT = (64, 256, 1)
 RATIO_TO_ETCD_MIN = 1.0
@@ -46,8 +47,8 @@ def main() -> int:
         facts["throughput"], facts["ratios"] = _summary(runs), _ratios(runs)
         _print_throughput(console, facts["throughput"], facts["ratios"])
         if options.kills:
-            failovers = _measure_failovers(Path(scratch) / "failover", options.kills, console)
-            facts["failover_ms"] = _failover_facts(failovers)
+            silences = _measure_failovers(Path(scratch) / "failover", options.kills, console)
+            facts["failover_ms"] = _failover_facts(silences)
             _print_failovers(console, facts["failover_ms"])
         if options.memory:
             samples = measure_memory(Path(scratch) / "memory", options.memory, console.print)
@@ -110,7 +111,7 @@ def _measure_one(system: System, lanes: int, seconds: float) -> dict[str, float]
     }
 
 
-def _measure_failovers(directory: Path, kills: int, console: Console) -> Failovers:
+def _measure_failovers(directory: Path, kills: int, console: Console) -> list[float]:
     with console.status("") as status:
         done: list[float] = []
 
@@ -149,14 +150,9 @@ def _ratios(runs: Runs) -> dict[str, dict[str, float]]:
     }
 
 
-def _failover_facts(failovers: Failovers) -> dict[str, Any]:
-    percentiles = {f"p{percent}": failovers.percentile_ms(percent) for percent in (50, 95, 99)}
-    return {
-        "kills": len(failovers.silences_ms),
-        **percentiles,
-        "max": failovers.silences_ms[-1],
-        "all": failovers.silences_ms,
-    }
+def _failover_facts(silences_ms: list[float]) -> dict[str, Any]:
+    percentiles = {f"p{percent}": percentile(silences_ms, percent) for percent in (50, 95, 99)}
+    return {"kills": len(silences_ms), **percentiles, "max": max(silences_ms), "all": sorted(silences_ms)}
 
 
 def _missed(facts: dict[str, Any]) -> list[str]:

@@ -13,8 +13,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct
-
 from denizen.raft.kv.client import KeyValueClient
 from denizen.raft.kv.errors import KeyValueError
 from denizen.raft.kv.local_cluster import LocalCluster
@@ -25,21 +23,12 @@ _DEADLINE_S = 30.0
 _SETTLED_S = 0.25
 
 
-class Failovers(Struct, frozen=True):
-    """The silences of all kills in milliseconds, sorted."""
-
-    silences_ms: list[float]
-
-    def percentile_ms(self, percent: float) -> float:
-        return self.silences_ms[min(len(self.silences_ms) - 1, int(len(self.silences_ms) * percent / 100))]
-
-
-def measure_failovers(directory: Path, kills: int, report: Any) -> Failovers:
-    """Kill the leader so many times; `report` is told each silence in milliseconds."""
+def measure_failovers(directory: Path, kills: int, report: Any) -> list[float]:
+    """Kill the leader so many times; each silence in milliseconds, which `report` is told as it comes."""
     return asyncio.run(_measure(directory, kills, report))
 
 
-async def _measure(directory: Path, kills: int, report: Any) -> Failovers:
+async def _measure(directory: Path, kills: int, report: Any) -> list[float]:
     silences: list[float] = []
     moments: list[float] = []
     with LocalCluster(directory, 3) as cluster:
@@ -56,7 +45,7 @@ async def _measure(directory: Path, kills: int, report: Any) -> Failovers:
                 for writer in writers:
                     writer.cancel()
                 await asyncio.gather(*writers, return_exceptions=True)
-    return Failovers(sorted(silences))
+    return silences
 
 
 async def _kill(cluster: LocalCluster, leader: int, moments: list[float]) -> float:

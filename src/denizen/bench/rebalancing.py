@@ -20,10 +20,9 @@ from rich.console import Console
 
 from denizen.api.operations import MeasuredBalance, PlanDocument, SettingsChanges
 from denizen.bench import moving
-from denizen.bench.online import percentile
 from denizen.bench.people import write_people
 from denizen.bench.quiet import wait_until_quiet
-from denizen.bench.report import Figure, publish
+from denizen.bench.report import Figure, percentile, publish
 from denizen.control.state import ControlState, RebalanceStatus
 from denizen.operators.desk import Desk
 from denizen.operators.opening import desk_of

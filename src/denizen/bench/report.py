@@ -1,6 +1,7 @@
 """What a benchmark says: a table for people, a JSON file for machines, and where and when it was measured."""
 
 import json
+import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -46,6 +47,12 @@ def ratio(what: str, ours: Sequence[float], rivals: Sequence[float], at_least: f
     """The ratio of two rates, run by run, for the two were measured in turn."""
     runs = tuple(our / rival for our, rival in zip(ours, rivals, strict=True))
     return Figure(what, runs, "×", None if at_least is None else f"≥ {at_least}", at_least)
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """What `percent` of the values do not exceed; not a number if there are none."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] if ordered else math.nan
 
 
 def machine() -> dict[str, Any]:

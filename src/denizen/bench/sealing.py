@@ -15,10 +15,10 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from statistics import median
 from typing import Any
 
+from denizen.bench.processes import processor_seconds_of_tree
 from denizen.bench.report import Figure, publish
 from denizen.events import appending
 from denizen.service import Context
@@ -64,7 +64,7 @@ async def _rounds(databases: list[Any], rounds: int, seconds: float) -> tuple[li
 
 async def _register(gateway: Gateway, seconds: float) -> float:
     """Register users for so long; the processor time of each, in microseconds."""
-    began, end, done = _processor_time(), time.monotonic() + seconds, 0
+    began, end, done = processor_seconds_of_tree(os.getpid()), time.monotonic() + seconds, 0
 
     async def client() -> None:
         nonlocal done
@@ -83,7 +83,7 @@ async def _register(gateway: Gateway, seconds: float) -> float:
 
     await asyncio.gather(*(client() for _ in range(CLIENTS)))
     await gateway.names.drain()
-    return (_processor_time() - began) / done * 1e6
+    return (processor_seconds_of_tree(os.getpid()) - began) / done * 1e6
 
 
 @contextmanager
@@ -102,33 +102,6 @@ def _unsealed() -> Iterator[None]:
     finally:
         for name, original in kept.items():
             setattr(appending, name, original)
-
-
-def _processor_time() -> float:
-    """Seconds of this process and of the PostgreSQL processes below it, so far."""
-    mine = os.times()
-    total, ticks = mine.user + mine.system, os.sysconf("SC_CLK_TCK")
-    parents: dict[int, int] = {}
-    used: dict[int, int] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            continue  # it ended meanwhile
-        pid = int(stat.parent.name)
-        parents[pid] = int(fields[1])
-        used[pid] = sum(map(int, fields[11:15]))
-    for pid, ticks_used in used.items():
-        if _is_below(pid, os.getpid(), parents):
-            total += ticks_used / ticks
-    return total
-
-
-def _is_below(pid: int, ancestor: int, parents: dict[int, int]) -> bool:
-    while (pid := parents.get(pid, 0)) > 1:
-        if pid == ancestor:
-            return True
-    return False
 
 
 def run(rounds: int, seconds: float) -> None:

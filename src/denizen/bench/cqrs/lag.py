@@ -12,7 +12,7 @@ from uuid import UUID
 
 from denizen.bench.cqrs.load import Change, paced
 from denizen.bench.cqrs.plant import Plant
-from denizen.bench.report import Figure
+from denizen.bench.report import Figure, percentile
 from denizen.projections.reading import ReadModels
 
 RATE = 2_000
@@ -97,9 +97,9 @@ async def measure(plant: Plant, seconds: float) -> tuple[list[Figure], dict[str,
     late = sorted(watcher.late_ms)
     figures = [
         Figure(f"changes acknowledged a second, offered {RATE:,}", (changes / seconds,), "/s"),
-        Figure("lag, acknowledged to visible, p50", _at(late, 0.5), "ms", "≤ 30", at_most=30),
-        Figure("lag, p99", _at(late, 0.99), "ms", "≤ 100", at_most=100),
-        Figure("lag, longest", _at(late, 1.0), "ms"),
+        Figure("lag, acknowledged to visible, p50", (percentile(late, 50),), "ms", "≤ 30", at_most=30),
+        Figure("lag, p99", (percentile(late, 99),), "ms", "≤ 100", at_most=100),
+        Figure("lag, longest", (percentile(late, 100),), "ms"),
         *(Figure(f"{part}, each change", (spent / changes * 1e6,), "µs") for part, spent in used.items()),
     ]
     return figures, histogram(late)
@@ -108,7 +108,3 @@ async def measure(plant: Plant, seconds: float) -> tuple[list[Figure], dict[str,
 def histogram(late: Sequence[float]) -> dict[str, float]:
     """Cumulative, as a share of all."""
     return {f"≤ {edge} ms": sum(each <= edge for each in late) / max(1, len(late)) for edge in EDGES_MS}
-
-
-def _at(values: Sequence[float], share: float) -> tuple[float]:
-    return (values[min(len(values) - 1, int(len(values) * share))],)

@@ -1,17 +1,16 @@
 """A deployment under measurement: who of its processes used how much, and whether its read models are level."""
 
 import asyncio
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
 from msgspec import Struct
 
 from denizen.bench.cqrs.load import Target
+from denizen.bench.processes import processor_seconds, processor_seconds_of_tree
 from denizen.deployment.layout import READ_SERVER
 from denizen.events.store import connect
 from denizen.events.tailing import read_heads
@@ -21,7 +20,6 @@ from denizen.testing.deployment import RunningDeployment, throwaway_deployment
 
 PROJECTIONS = ("directory", "activity", "statistics")
 CONFIGURATION = '[postgres]\nmemory = "2GB"\n'
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Used(Struct, frozen=True):
@@ -51,14 +49,14 @@ class Plant:
         """Processor time so far of each part, ended connections included."""
         state = self.running.deployment.state()
         found = {
-            "gateway": _seconds(state.gateway.pid if state.gateway else None),
-            "relay": sum(map(_seconds, self.pids("relay"))),
-            "projector": sum(map(_seconds, self.pids("projector"))),
-            "NATS": _seconds(state.bus.pid if state.bus else None),
+            "gateway": processor_seconds(state.gateway.pid if state.gateway else None),
+            "relay": processor_seconds(*self.pids("relay")),
+            "projector": processor_seconds(*self.pids("projector")),
+            "NATS": processor_seconds(state.bus.pid if state.bus else None),
         }
         for name, server in state.shards.items():
             part = "read database" if name == READ_SERVER else "shards"
-            found[part] = found.get(part, 0.0) + _seconds(server.pid) + sum(map(_seconds, _children(server.pid)))
+            found[part] = found.get(part, 0.0) + processor_seconds_of_tree(server.pid)
         return Used(found)
 
     async def behind(self) -> int:
@@ -101,22 +99,3 @@ def plant(shards: int = 2) -> Iterator[Plant]:
         made = Plant(running)
         asyncio.run(made.until_level())
         yield made
-
-
-def _seconds(pid: int | None) -> float:
-    fields = _stat(pid)
-    return sum(int(field) for field in fields[11:15]) / _TICKS if fields else 0.0  # its own, and of ended children
-
-
-def _children(pid: int | None) -> list[int]:
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
-
-
-def _stat(pid: int | None) -> list[str]:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except OSError:
-        return []

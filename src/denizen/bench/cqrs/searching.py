@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from denizen.bench.cqrs import crowd
-from denizen.bench.report import Figure
+from denizen.bench.report import Figure, percentile
 from denizen.projections.database import migrate_read
 from denizen.projections.directory.search import Search, search
 from denizen.projections.reading import ReadModels
@@ -60,8 +60,8 @@ def measure(users: int, console: Console) -> list[Figure]:
     figures = []
     for kind, milliseconds in times.items():
         bar: dict[str, Any] = {"bar": f"≤ {BAR_MS:.0f}", "at_most": BAR_MS} if kind == "name prefix" else {}
-        figures.append(Figure(f"{kind}, p50", (_at(milliseconds, 0.5),), "ms"))
-        figures.append(Figure(f"{kind}, p99", (_at(milliseconds, 0.99),), "ms", **bar))
+        figures.append(Figure(f"{kind}, p50", (percentile(milliseconds, 50),), "ms"))
+        figures.append(Figure(f"{kind}, p99", (percentile(milliseconds, 99),), "ms", **bar))
     return figures
 
 
@@ -76,7 +76,3 @@ async def _search(connect_args: Mapping[str, Any]) -> dict[str, list[float]]:
                     if number:
                         times[kind].append((time.perf_counter() - began) * 1000)
     return {kind: sorted(each) for kind, each in times.items()}
-
-
-def _at(values: Sequence[float], share: float) -> float:
-    return values[min(len(values) - 1, int(len(values) * share))]
