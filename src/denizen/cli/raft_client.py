@@ -1,12 +1,13 @@
-"""What the commands of `denizen raft` that talk to a cluster share: options, the client, how things are shown."""
+"""What the commands of `denizen raft` that talk to a cluster share: their options, the client, how things are shown."""
 
 import asyncio
-import json as json_module
+import json
 import os
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
 
@@ -15,13 +16,6 @@ from denizen.raft.kv.client import KeyValueClient
 from denizen.raft.kv.errors import KeyValueError, Malformed
 
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON, one document a line.")]
-Endpoints = Annotated[
-    list[str] | None,
-    Parameter(
-        name="--endpoint", negative=(), env_var="DENIZEN_RAFT_ENDPOINTS", help="URL of a node; give it once per node."
-    ),
-]
-Token = Annotated[str | None, Parameter(env_var="DENIZEN_RAFT_TOKEN", help="The cluster's client token.")]
 Directory = Annotated[
     Path | None, Parameter(name="--data", env_var="DENIZEN_RAFT_DATA", help="Directory of a local cluster.")
 ]
@@ -35,35 +29,56 @@ def default_directory() -> Path:
     return Path(share) / "denizen-raft"
 
 
-def client_of(endpoint: list[str] | None, token: str | None, data: Path | None) -> KeyValueClient:
-    if endpoint:
-        if not token:
-            raise BadSettings("--endpoint needs --token (`denizen raft token` prints it)")
-        return KeyValueClient([url.rstrip("/") for url in endpoint], token)
-    from denizen.raft.kv.local_cluster import read_cluster_file
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """The options that tell where the cluster is, and how what it answers is shown."""
 
-    cluster = read_cluster_file(data or default_directory())
-    return KeyValueClient(list(cluster.endpoints.values()), token or cluster.token)
+    endpoint: Annotated[
+        list[str] | None,
+        Parameter(
+            name="--endpoint",
+            negative=(),
+            env_var="DENIZEN_RAFT_ENDPOINTS",
+            help="URL of a node; give it once per node.",
+        ),
+    ] = None
+    token: Annotated[str | None, Parameter(env_var="DENIZEN_RAFT_TOKEN", help="The cluster's client token.")] = None
+    data: Directory = None
+    json: Json = False
+
+    def run(self, work: Callable[[KeyValueClient], Awaitable[int]]) -> int:
+        """Run with a client; an expected error is one line."""
+
+        async def main() -> int:
+            async with self._client() as connected:
+                return await work(connected)
+
+        try:
+            return asyncio.run(main())
+        except (KeyValueError, BadSettings) as error:
+            print(f"denizen raft: {error}", file=sys.stderr)
+            return 2 if isinstance(error, BadSettings | Malformed) else 1
+        except KeyboardInterrupt:
+            return 130
+
+    def show(self, facts: Any, text: str) -> None:
+        """Print an answer: as JSON or, for people, as this text."""
+        print(json.dumps(facts) if self.json else text, flush=True)
+
+    def _client(self) -> KeyValueClient:
+        if self.endpoint:
+            if not self.token:
+                raise BadSettings("--endpoint needs --token (`denizen raft token` prints it)")
+            return KeyValueClient([url.rstrip("/") for url in self.endpoint], self.token)
+        from denizen.raft.kv.local_cluster import read_cluster_file
+
+        found = read_cluster_file(self.data or default_directory())
+        return KeyValueClient(list(found.endpoints.values()), self.token or found.token)
 
 
-def run(client: Callable[[], KeyValueClient], work: Callable[[KeyValueClient], Awaitable[int]]) -> int:
-    """Run with a client; an expected error is one line."""
-
-    async def main() -> int:
-        async with client() as connected:
-            return await work(connected)
-
-    try:
-        return asyncio.run(main())
-    except (KeyValueError, BadSettings) as error:
-        print(f"denizen raft: {error}", file=sys.stderr)
-        return 2 if isinstance(error, BadSettings | Malformed) else 1
-    except KeyboardInterrupt:
-        return 130
-
-
-def show(facts: Any, text: str, *, json: bool) -> None:
-    print(json_module.dumps(facts) if json else text, flush=True)
+LOCAL: Final = Cluster()
+"""The cluster of this machine, unless options say otherwise."""
 
 
 def value_of(kv: dict[str, Any]) -> str:

@@ -1,12 +1,12 @@
 """`denizen raft status|member|transfer|snapshot`: looking at a cluster and changing it."""
 
-import json as json_module
+import json
 from collections.abc import Callable
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from denizen.cli.raft_client import Directory, Endpoints, Json, Token, client_of, run, show
+from denizen.cli.raft_client import LOCAL, Cluster
 from denizen.raft.kv.client import KeyValueClient
 
 app = App(name="cluster", help_format="plaintext")
@@ -15,7 +15,7 @@ app.command(member)
 
 
 @app.command
-def status(*, endpoint: Endpoints = None, token: Token = None, data: Directory = None, json: Json = False) -> int:
+def status(*, cluster: Cluster = LOCAL) -> int:
     """Show every node: its role, term, log and store. Exits 1 when a node does not answer or no leader is known.
 
     For example:
@@ -28,28 +28,22 @@ def status(*, endpoint: Endpoints = None, token: Token = None, data: Directory =
         from denizen.raft.kv.up import node_rows, print_nodes
 
         rows = await node_rows(client)
-        if json:
-            print(json_module.dumps(rows))
+        if cluster.json:
+            print(json.dumps(rows))
         else:
             print_nodes(rows)
         return 0 if all("error" not in row for row in rows) and any(row.get("leader") for row in rows) else 1
 
-    return run(lambda: client_of(endpoint, token, data), work)
+    return cluster.run(work)
 
 
-def _admin(
-    route: str,
-    body: dict[str, Any],
-    text: Callable[[dict[str, Any]], str],
-    client: Callable[[], KeyValueClient],
-    json: bool,
-) -> int:
-    async def work(connected: KeyValueClient) -> int:
-        answer = await connected.call(route, body)
-        show(answer, text(answer), json=json)
+def _ask(cluster: Cluster, route: str, body: dict[str, Any], text: Callable[[dict[str, Any]], str]) -> int:
+    async def work(client: KeyValueClient) -> int:
+        answer = await client.call(route, body)
+        cluster.show(answer, text(answer))
         return 0
 
-    return run(client, work)
+    return cluster.run(work)
 
 
 def _members(answer: dict[str, Any]) -> str:
@@ -62,10 +56,7 @@ def member_add(
     address: str,
     *,
     learner: Annotated[bool, Parameter(negative=())] = False,
-    endpoint: Endpoints = None,
-    token: Token = None,
-    data: Directory = None,
-    json: Json = False,
+    cluster: Cluster = LOCAL,
 ) -> int:
     """Add a member: it receives the log as a learner, and votes when it has caught up (with `--learner` never).
 
@@ -80,46 +71,39 @@ def member_add(
         answer = await client.call("members/add", {"id": id, "address": address})
         if not learner:
             answer = await client.call("members/promote", {"id": id})
-        show(answer, _members(answer), json=json)
+        cluster.show(answer, _members(answer))
         return 0
 
-    return run(lambda: client_of(endpoint, token, data), work)
+    return cluster.run(work)
 
 
 @member.command(name="promote")
-def member_promote(
-    id: int, *, endpoint: Endpoints = None, token: Token = None, data: Directory = None, json: Json = False
-) -> int:
+def member_promote(id: int, *, cluster: Cluster = LOCAL) -> int:
     """Make a learner a voter, as soon as it has caught up.
 
     For example:
 
       denizen raft member promote 4
     """
-    return _admin("members/promote", {"id": id}, _members, lambda: client_of(endpoint, token, data), json)
+    return _ask(cluster, "members/promote", {"id": id}, _members)
 
 
 @member.command(name="remove")
-def member_remove(
-    id: int, *, endpoint: Endpoints = None, token: Token = None, data: Directory = None, json: Json = False
-) -> int:
+def member_remove(id: int, *, cluster: Cluster = LOCAL) -> int:
     """Remove a member. Its id must not be used again.
 
     For example:
 
       denizen raft member remove 2
     """
-    return _admin("members/remove", {"id": id}, _members, lambda: client_of(endpoint, token, data), json)
+    return _ask(cluster, "members/remove", {"id": id}, _members)
 
 
 @app.command
 def transfer(
     to: int | None = None,
     *,
-    endpoint: Endpoints = None,
-    token: Token = None,
-    data: Directory = None,
-    json: Json = False,
+    cluster: Cluster = LOCAL,
 ) -> int:
     """Hand the leadership to a voter, or to the one that is furthest.
 
@@ -127,13 +111,11 @@ def transfer(
 
       denizen raft transfer 2
     """
-    return _admin(
-        "transfer", {"to": to}, lambda a: f"leader {a['leader']}", lambda: client_of(endpoint, token, data), json
-    )
+    return _ask(cluster, "transfer", {"to": to}, lambda a: f"leader {a['leader']}")
 
 
 @app.command
-def snapshot(*, endpoint: Endpoints = None, token: Token = None, data: Directory = None, json: Json = False) -> int:
+def snapshot(*, cluster: Cluster = LOCAL) -> int:
     """Make a snapshot at every node that answers, and forget the log before it.
 
     For example:
@@ -145,7 +127,7 @@ def snapshot(*, endpoint: Endpoints = None, token: Token = None, data: Directory
         answers: dict[str, Any] = {}
         for url in client.endpoints:
             answers[url] = await client.ask(url, "snapshot", {})
-        show(answers, "\n".join(f"{url}\tindex {answer['index']}" for url, answer in answers.items()), json=json)
+        cluster.show(answers, "\n".join(f"{url}\tindex {answer['index']}" for url, answer in answers.items()))
         return 0
 
-    return run(lambda: client_of(endpoint, token, data), work)
+    return cluster.run(work)

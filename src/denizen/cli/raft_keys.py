@@ -1,13 +1,13 @@
 """`denizen raft get|put|delete|txn|watch`: using the keys of a cluster."""
 
-import json as json_module
+import json
 import sys
 from contextlib import aclosing
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from denizen.cli.raft_client import Directory, Endpoints, Json, Token, client_of, key_of, run, show, value_of
+from denizen.cli.raft_client import LOCAL, Cluster, key_of, value_of
 from denizen.raft.kv.client import KeyValueClient
 from denizen.raft.kv.errors import Malformed
 
@@ -23,10 +23,7 @@ def get(
     limit: int = 0,
     keys_only: Annotated[bool, Parameter(negative=())] = False,
     local: Annotated[bool, Parameter(negative=())] = False,
-    endpoint: Endpoints = None,
-    token: Token = None,
-    data: Directory = None,
-    json: Json = False,
+    cluster: Cluster = LOCAL,
 ) -> int:
     """Read a key, or all keys with a prefix. Exits 1 when there is none.
 
@@ -47,11 +44,11 @@ def get(
         query = {"prefix": prefix, "revision": revision, "limit": limit, "keys_only": keys_only, "local": local}
         answer = await client.range(key, **query)
         lines = [key_of(kv) if keys_only else f"{key_of(kv)}\t{value_of(kv)}" for kv in answer["kvs"]]
-        if json or lines:
-            show(answer, "\n".join(lines) if prefix or keys_only else value_of(answer["kvs"][0]), json=json)
+        if cluster.json or lines:
+            cluster.show(answer, "\n".join(lines) if prefix or keys_only else value_of(answer["kvs"][0]))
         return 0 if lines else 1
 
-    return run(lambda: client_of(endpoint, token, data), work)
+    return cluster.run(work)
 
 
 @app.command
@@ -60,10 +57,7 @@ def put(
     value: str,
     *,
     lease: int = 0,
-    endpoint: Endpoints = None,
-    token: Token = None,
-    data: Directory = None,
-    json: Json = False,
+    cluster: Cluster = LOCAL,
 ) -> int:
     """Set a key. Repeats safely, in a session, when an answer is lost.
 
@@ -77,10 +71,10 @@ def put(
         session = await client.open_session()
         answer = await session.put(key, value, lease=lease)
         await client.call("session/close", {"session": session.id})
-        show(answer, f"revision {answer['revision']}", json=json)
+        cluster.show(answer, f"revision {answer['revision']}")
         return 0
 
-    return run(lambda: client_of(endpoint, token, data), work)
+    return cluster.run(work)
 
 
 @app.command
@@ -88,10 +82,7 @@ def delete(
     key: str,
     *,
     prefix: Annotated[bool, Parameter(negative=())] = False,
-    endpoint: Endpoints = None,
-    token: Token = None,
-    data: Directory = None,
-    json: Json = False,
+    cluster: Cluster = LOCAL,
 ) -> int:
     """Delete a key, or all keys with a prefix. Exits 1 when there was none.
 
@@ -103,16 +94,14 @@ def delete(
 
     async def work(client: KeyValueClient) -> int:
         answer = await client.delete(key, prefix=prefix)
-        show(answer, f"{answer['deleted']} deleted, revision {answer['revision']}", json=json)
+        cluster.show(answer, f"{answer['deleted']} deleted, revision {answer['revision']}")
         return 0 if answer["deleted"] else 1
 
-    return run(lambda: client_of(endpoint, token, data), work)
+    return cluster.run(work)
 
 
 @app.command
-def txn(
-    body: str = "-", *, endpoint: Endpoints = None, token: Token = None, data: Directory = None, json: Json = False
-) -> int:
+def txn(body: str = "-", *, cluster: Cluster = LOCAL) -> int:
     """Run a transaction given as JSON (`-` reads it from the input). Exits 1 when its failure branch ran.
 
     For example:
@@ -123,15 +112,15 @@ def txn(
 
     async def work(client: KeyValueClient) -> int:
         try:
-            facts = json_module.loads(sys.stdin.read() if body == "-" else body)
+            facts = json.loads(sys.stdin.read() if body == "-" else body)
         except ValueError as error:
             raise Malformed(f"the transaction is no JSON: {error}") from None
         answer = await client.call("txn", facts)
         branch = "success" if answer["succeeded"] else "failure"
-        show(answer, f"{branch}, revision {answer['revision']}: {json_module.dumps(answer['results'])}", json=json)
+        cluster.show(answer, f"{branch}, revision {answer['revision']}: {json.dumps(answer['results'])}")
         return 0 if answer["succeeded"] else 1
 
-    return run(lambda: client_of(endpoint, token, data), work)
+    return cluster.run(work)
 
 
 @app.command
@@ -141,10 +130,7 @@ def watch(
     prefix: Annotated[bool, Parameter(negative=())] = False,
     from_revision: int = 0,
     count: int = 0,
-    endpoint: Endpoints = None,
-    token: Token = None,
-    data: Directory = None,
-    json: Json = False,
+    cluster: Cluster = LOCAL,
 ) -> int:
     """Print changes of a key (or of a prefix) as they happen, in order, each once, also over the loss of a node.
 
@@ -166,10 +152,10 @@ def watch(
         async with aclosing(client.watch(key, from_revision=from_revision, prefix=prefix)) as events:
             async for event in events:
                 shown = "" if event["type"] == "delete" else f"\t{value_of(event)}"
-                show(event, f"{event['mod_revision']}\t{event['type']}\t{key_of(event)}{shown}", json=json)
+                cluster.show(event, f"{event['mod_revision']}\t{event['type']}\t{key_of(event)}{shown}")
                 seen += 1
                 if count and seen >= count:
                     break
         return 0
 
-    return run(lambda: client_of(endpoint, token, data), work)
+    return cluster.run(work)
