@@ -39,7 +39,7 @@ def backup(
     /,
     *,
     keyring: Annotated[
-        bool, Parameter(help="Leave out the keyring, of which you have a copy elsewhere.", negative="--no-keyring")
+        bool, Parameter(help="Whether the keyring is in it; leave it out if you keep a copy elsewhere.", negative="--no-keyring")
     ] = True,
     data: DataOption = None,
     json: JsonOption = False,
