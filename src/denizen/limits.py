@@ -133,6 +133,7 @@ import_shard_wait_s = 60.0  # how long a server may be away before the import st
 import_busy_wait_s = 20.0  # how long a row waits for somebody else's change of its login name
 import_busy_poll_s = 0.1
 import_updates_at_once = 64
+repairs_at_once = 64  # login names that verify mends
 export_page_users = 2_000
 import_raw_bytes_max = 2_048  # of a rejected row, as it is quoted
 bulk_frame_bytes_max = 64 << 20

@@ -20,8 +20,8 @@ app = App(
     help="Write a backup of the deployment to a new directory, while it serves.",
     help_epilogue="""
 The backup is a data directory: to restore it, put it where it is to stay and
-start it with `denizen up --data`, then run `denizen verify`. It holds secrets,
-and with the keyring everybody's data: keep it as you keep those.
+start it with `denizen up --data`, then run `denizen verify --repair`. It holds
+secrets, and with the keyring everybody's data: keep it as you keep those.
 
 Examples:
 
@@ -39,7 +39,10 @@ def backup(
     /,
     *,
     keyring: Annotated[
-        bool, Parameter(help="Whether the keyring is in it; leave it out if you keep a copy elsewhere.", negative="--no-keyring")
+        bool,
+        Parameter(
+            help="Whether the keyring is in it; leave it out if you keep a copy elsewhere.", negative="--no-keyring"
+        ),
     ] = True,
     data: DataOption = None,
     json: JsonOption = False,

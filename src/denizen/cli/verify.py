@@ -4,6 +4,8 @@ import asyncio
 import os
 import sys
 import time
+from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -28,9 +30,13 @@ Users against their events, positions and versions without holes, heads and dige
 users in both directions across shards, idempotency records. It reads one snapshot of each shard, so live writes raise
 no alarm. Exit code: 0 if everything agrees, 1 if not.
 
+--repair mends one kind of difference, which a restore of several shards can leave: a login name on one shard that
+does not fit its user on another. The user's events decide. Then everything is verified again.
+
 Examples:
 
     denizen verify
+    denizen verify --repair
     denizen verify --data ./people --show 100
     denizen verify --json
 """,
@@ -72,25 +78,38 @@ def verify(
     workers: Annotated[
         int | None, Parameter(help="Worker processes. Default: one a core, at most 4.", validator=Number(gte=1, lte=64))
     ] = None,
+    repair: Annotated[
+        bool, Parameter(negative="", help="Mend login names that do not fit their users on other shards.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Verify the deployment."""
-    from denizen.bulk.verification.run import verify as run
+    from denizen.bulk.verification.repair import mendable
+    from denizen.bulk.verification.repair import repair as mend
 
-    count = workers or min(os.cpu_count() or 1, limits.bulk_workers_max)
-    console = Console(stderr=True, highlight=False)
-    bar = _bar(console) if console.is_terminal and not json else None
-    watcher = _Watcher(bar, quiet=json)
-    if bar is not None:
-        with bar:
-            outcome = asyncio.run(run(data_directory(data), watcher, workers=count))
-    else:
-        outcome = asyncio.run(run(data_directory(data), watcher, workers=count))
+    place, count = data_directory(data), workers or min(os.cpu_count() or 1, limits.bulk_workers_max)
+    outcome = _run(place, count, quiet=json)
+    while repair and (wrong := mendable(outcome.differences)):
+        asyncio.run(mend(place, wrong))
+        before, outcome = outcome, _run(place, count, quiet=json)
+        left = mendable(outcome.differences)
+        print(f"verify: {len(wrong) - len(left):,} of {len(wrong):,} login names mended", file=sys.stderr)
+        if sum(outcome.by_kind.values()) >= sum(before.by_kind.values()):
+            break
     if json:
         print(msgspec.json.encode(outcome).decode())
     else:
         _print(outcome, show)
     sys.exit(0 if outcome.ok else 1)
+
+
+def _run(data: Path, workers: int, *, quiet: bool) -> "Outcome":
+    from denizen.bulk.verification.run import verify as run
+
+    console = Console(stderr=True, highlight=False)
+    bar = _bar(console) if console.is_terminal and not quiet else None
+    with bar or nullcontext():
+        return asyncio.run(run(data, _Watcher(bar, quiet=quiet), workers=workers))
 
 
 def _bar(console: Console) -> Progress:

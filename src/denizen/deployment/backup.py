@@ -3,7 +3,7 @@
     no bucket moves → a base backup of every server of ours, all at once → the deployment's own files → its name
 
 Each server's backup is one moment of that server, soon after the others'. A change of login names that was committed
-on one shard before its moment, and on another after it, is cut in two: `denizen verify` says so after a restore.
+on one shard before its moment, and on another after it, is cut in two: `denizen verify --repair` mends that.
 
 What holds nothing of its own is left out, for the next start makes it: the read models, the bus, logs, and the control
 plane (from the shards). So are the journals of imports: they would say that rows are done which the backup has not.

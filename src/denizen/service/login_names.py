@@ -12,7 +12,7 @@ change waits a little for its end.
 import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 import structlog
@@ -144,6 +144,17 @@ class LoginNames:
             action = "release"
         change = Change(record.user_id, record.reservation, bucket_of(record.user_id), (), (), (), ())
         await self._router.append(self._step(change, name, action, "sweeper"))
+
+    async def mend(self, name: LoginName, user_id: UserId, *, has: bool) -> None:
+        """Give a user the row of a name that its state `has`, or take it away; not while a change of it is under way.
+
+        For two shards that were restored from different moments. It begins a change and settles it, so it may be cut
+        off anywhere, and whatever happened meanwhile counts. Nothing is done if the name's row is somebody else's.
+        """
+        change = Change(user_id, uuid4(), bucket_of(user_id), (), (), (), ())
+        begun = await self._router.append(self._step(change, name, "reserve" if has else "leave", "repair"))
+        if begun.result is Result.DONE:
+            await self.settle(name, change.command_id)
 
     async def wait_free(self, names: Sequence[LoginName]) -> bool:
         """Wait while these names are about to change hands; whether all of them are free then, or somebody has one.

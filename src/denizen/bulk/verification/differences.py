@@ -26,7 +26,10 @@ KINDS: Final = {
 
 
 class Difference(Struct, frozen=True, omit_defaults=True):
-    """One thing that is not as it must be. `kind` is one of `KINDS`."""
+    """One thing that is not as it must be. `kind` is one of `KINDS`.
+
+    `field` ("email" …) is given where the user and the name are on different shards: that can be mended.
+    """
 
     kind: str
     bucket: int
@@ -34,6 +37,7 @@ class Difference(Struct, frozen=True, omit_defaults=True):
     user_id: UUID | None = None
     login_name: str | None = None
     shard: str | None = None
+    field: str | None = None
 
 
 def shown(value: Any) -> str:

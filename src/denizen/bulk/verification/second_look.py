@@ -18,6 +18,7 @@ from denizen.bulk.verification.messages import Found
 from denizen.events.records import decode_state
 from denizen.sharding.ids import Bucket, bucket_of
 from denizen.sharding.names_of import LoginNamesOf
+from denizen.users.login_names import LoginNameKind
 
 _ROWS = """
     select l.kind, l.value, l.user_id from denizen.login_names l
@@ -86,8 +87,8 @@ class SecondLook:
             return None
         if user_has:
             detail = "the user has it, but " + ("it has no row" if row is None else f"its row is of {row['user_id']}")
-            return Difference("name_missing", name.bucket, detail, name.user_id, name.value)
-        return Difference("name_extra", name.bucket, "its user does not have it", name.user_id, name.value)
+            return _difference("name_missing", name, detail)
+        return _difference("name_extra", name, "its user does not have it")
 
     async def _user_has(self, name: Elsewhere) -> bool:
         home = bucket_of(UUID(str(name.user_id)))
@@ -96,3 +97,8 @@ class SecondLook:
         if document is None:
             return False
         return (name.kind, name.value, name.bucket) in self._login_names_of(decode_state(document))
+
+
+def _difference(kind: str, name: Elsewhere, detail: str) -> Difference:
+    field = LoginNameKind(name.kind).word
+    return Difference(kind, name.bucket, detail, name.user_id, name.value, field=field)
