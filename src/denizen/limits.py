@@ -259,21 +259,6 @@ agent_farewell_s = (
     2.0  # from a shard's removal to the stop of its server: whoever still asks it has learnt of it by then
 )
 control_map_retry_s = 0.2  # between two looks for a map while no control node answers
-
-# Operators
-plan_moves_max = 4_096
-moved_buckets_max = 4_096
-shard_dsn_chars_max = 2_000
-plan_body_bytes_max = 4 << 20
-view_refresh_s = 0.5  # of the live view, when nothing changes
-view_line_s = 5.0  # between two lines where there is no terminal
-shard_joins_s = 120.0  # a new server is made, started and prepared
-shard_poll_s = 0.1
-measure_s = 60.0  # of one shard
-balance_window_s = 1.0  # requests are counted for so long, if nobody counted them before
-plan_window_s = 5.0  # the same for a plan by requests
-
-# Control plane
 control_shard_id_chars_max = 32
 control_weight_min = 0.01
 control_weight_max = 100.0
@@ -288,13 +273,20 @@ control_settings = {  # the least and the most of what operators may set
     "latency_ms": (0, 60_000),
 }
 
-# Sealing and erasure
-keyring_look_s = 1.0  # between two looks of a process whether the keyring's file has changed
-stream_ciphers_max = 32_768  # kept in memory, of the streams read or written last
-keyring_drop_after_s = 30.0  # after a newer key: longer than any write waits
-rewrap_batch_rows = 500
-erasure_attempts_max = 100  # it outlasts whoever changes the user at the same time
-scrub_log_files_max = 1_024
+# Operators
+plan_moves_max = 4_096
+moved_buckets_max = 4_096
+shard_dsn_chars_max = 2_000
+plan_body_bytes_max = 4 << 20
+view_refresh_s = 0.5  # of the live view, when nothing changes
+view_line_s = 5.0  # between two lines where there is no terminal
+shard_joins_s = 120.0  # a new server is made, started and prepared
+shard_poll_s = 0.1
+measure_s = 60.0  # of one shard
+balance_window_s = 1.0  # requests are counted for so long, if nobody counted them before
+plan_window_s = 5.0  # the same for a plan by requests
+
+# Rebalancing and moves: plans, rules, the executor
 rebalance_failed_in_row_max = 3  # moves, then the rebalance pauses until it is resumed
 balance_tolerated = 1.01  # the fullest shard against its fair part, up to which nothing is moved
 balance_coarse_buckets = 4  # while a shard is to give more than so many of its heaviest buckets, any one will do
@@ -312,6 +304,14 @@ closes_at_once_per_server = 4
 executor_poll_s = 1.0  # how long the executor sleeps if nothing changes
 executor_wait_s_max = 60.0
 hold_slack_s = 0.005  # so that what is cut off at the hold budget's end is past it
+
+# Sealing and erasure
+keyring_look_s = 1.0  # between two looks of a process whether the keyring's file has changed
+stream_ciphers_max = 32_768  # kept in memory, of the streams read or written last
+keyring_drop_after_s = 30.0  # after a newer key: longer than any write waits
+rewrap_batch_rows = 500
+erasure_attempts_max = 100  # it outlasts whoever changes the user at the same time
+scrub_log_files_max = 1_024
 
 # Replays, as operators see them
 replay_explained_max = 20  # users whose events are shown with what differs
