@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from denizen.api.erasures import CertificateDocument
 from denizen.client import User
 
 STATUS_COLOURS = {"active": "green", "suspended": "yellow", "deleted": "red"}
@@ -33,6 +34,15 @@ def print_user(user: User) -> None:
         else:
             table.add_row(field, escape(_text(value)))
     _console().print(table)
+
+
+def print_certificate(certificate: CertificateDocument, *, json: bool) -> None:
+    """The certificate of an erasure, a fact a line."""
+    if json:
+        print_json(certificate)
+        return
+    facts = msgspec.structs.asdict(certificate)
+    print_table(("certificate of erasure", ""), [(field.replace("_", " "), value) for field, value in facts.items()])
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

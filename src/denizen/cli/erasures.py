@@ -4,15 +4,13 @@ import asyncio
 import sys
 from typing import Annotated
 
-import msgspec
 from cyclopts import App, Parameter
 from rich.console import Console
 
-from denizen.api.erasures import CertificateDocument, ErasureDocument
+from denizen.api.erasures import ErasureDocument
 from denizen.cli.connection import HERE, Connection
-from denizen.cli.documents import print_json, print_table
-from denizen.cli.options import DataOption, JsonOption, data_directory
-from denizen.cli.users import UserId
+from denizen.cli.documents import print_certificate, print_json, print_table
+from denizen.cli.options import DataOption, JsonOption, UserId, data_directory
 from denizen.client import Client
 from denizen.deployment.layout import Deployment
 
@@ -62,19 +60,7 @@ def list_erasures(
 @app.command
 def show(user_id: UserId, /, *, connection: Connection = HERE) -> None:
     """Show the certificate of an erasure: what was destroyed, when, on whose word."""
-    print_certificate(connection, connection.run(lambda client: client.get_erasure(user_id)))
-
-
-def print_certificate(connection: Connection, certificate: CertificateDocument) -> None:
-    """The certificate, a fact a line."""
-    if connection.json:
-        print_json(certificate)
-        return
-    names = {field: field.replace("_", " ") for field in certificate.__struct_fields__}
-    print_table(
-        ("certificate of erasure", ""),
-        [(names[field], value) for field, value in msgspec.structs.asdict(certificate).items()],
-    )
+    print_certificate(connection.run(lambda client: client.get_erasure(user_id)), json=connection.json)
 
 
 @app.command

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Annotated
+from uuid import UUID
 
 from cyclopts import Parameter
 
@@ -16,6 +17,7 @@ DataOption = Annotated[
         help="Data directory. Default: $DENIZEN_DATA, else /var/lib/denizen for root, else ~/.local/share/denizen.",
     ),
 ]
+UserId = Annotated[UUID, Parameter(name="ID", help="User id.")]
 MetricsOption = Annotated[str | None, Parameter(name="--metrics", help="HOST:PORT where Prometheus finds the metrics.")]
 JsonOption = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON instead of text.")]
 

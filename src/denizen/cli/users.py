@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import islice
 from typing import Annotated, Any, Literal, TypeVar
-from uuid import UUID
 
 from cyclopts import App, Parameter
 from rich.console import Console
 
 from denizen.cli.connection import HERE, Connection
-from denizen.cli.documents import print_json, print_table, print_user
+from denizen.cli.documents import print_certificate, print_json, print_table, print_user
+from denizen.cli.options import UserId
 from denizen.client import Client, EventDocument, User
 from denizen.errors import BadConfiguration
 
@@ -35,7 +35,6 @@ Examples:
     help_format="plaintext",
 )
 
-UserId = Annotated[UUID, Parameter(name="ID", help="User id.")]
 Reason = Annotated[str | None, Parameter(help="Why; it stays in the history.")]
 IfVersion = Annotated[int | None, Parameter(help="Only if the user is at this version.")]
 FieldName = Literal[
@@ -176,11 +175,9 @@ def erase(
     connection: Connection = HERE,
 ) -> None:
     """Destroy a user's personal data for good, in its history too; print the certificate."""
-    from denizen.cli.erasures import print_certificate
-
     if not yes and sys.stdin.isatty() and input(f"Erase {user_id} for good? [y/N] ").strip().lower() != "y":
         raise BadConfiguration("nothing was erased")
-    print_certificate(connection, connection.run(lambda client: client.erase_user(user_id)))
+    print_certificate(connection.run(lambda client: client.erase_user(user_id)), json=connection.json)
 
 
 @app.command
