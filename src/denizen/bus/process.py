@@ -10,8 +10,7 @@ from denizen.bus.listening import Hear, listen_for_hints
 from denizen.bus.relay import Relay
 from denizen.bus.settings import BusSettings
 from denizen.bus.tasks import end_tasks
-from denizen.errors import DenizenError
-from denizen.events.stores import Places
+from denizen.events.stores import Places, found_places
 from denizen.sharding.bucket_map import BucketMap, MapSource
 from denizen.sharding.ids import ShardId
 
@@ -58,18 +57,16 @@ class Relays:
         lacking = [shard for shard in found.shards if shard not in self._tasks]
         if not lacking:
             return True
-        try:
-            places = self._places()
-        except (DenizenError, OSError) as error:
-            _log.warning("shards_not_found", shards=lacking, error=str(error))
-            return False
+        places = found_places(self._places, lacking)
         for shard in lacking:
             if shard in places:
                 relay = Relay(shard, dict(places[shard]), self._bus)
                 self.hearers[shard] = relay.hear
                 self._tasks[shard] = asyncio.get_running_loop().create_task(relay.run())
-        _log.info("relays_started", shards=[shard for shard in lacking if shard in self._tasks])
-        return all(shard in self._tasks for shard in lacking)
+        started = [shard for shard in lacking if shard in self._tasks]
+        if started:
+            _log.info("relays_started", shards=started)
+        return started == lacking
 
 
 async def serve_relays(places: Places, source: MapSource, bus: BusSettings) -> None:

@@ -4,7 +4,7 @@ Where a shard is, is asked only then (`Places`), so a process learns of new shar
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Self
 
@@ -27,6 +27,15 @@ _log = structlog.get_logger()
 def places_of(shards: Mapping[ShardId, Arguments] | Places) -> Places:
     """The places of shards that are known beforehand, or that are asked for."""
     return shards if callable(shards) else lambda: shards
+
+
+def found_places(places: Places, lacking: Sequence[ShardId]) -> Mapping[ShardId, Arguments]:
+    """The places, asked for these shards; none, with a word in the log, if they cannot be told now."""
+    try:
+        return places()
+    except (DenizenError, OSError) as error:
+        _log.warning("shards_not_found", shards=lacking, error=str(error))
+        return {}
 
 
 class ShardStores(Mapping[ShardId, ShardStore]):
@@ -52,11 +61,7 @@ class ShardStores(Mapping[ShardId, ShardStore]):
         lacking = [shard for shard in named if shard not in self._stores]
         if not lacking:
             return True
-        try:
-            places = self._places()
-        except (DenizenError, OSError) as error:
-            _log.warning("shards_not_found", shards=lacking, error=str(error))
-            return False
+        places = found_places(self._places, lacking)
         for shard in lacking:
             if shard in places:
                 store = self._open(shard, dict(places[shard]))
