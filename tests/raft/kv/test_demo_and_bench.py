@@ -45,8 +45,8 @@ def test_system_takes_writes_of_the_same_client(system: type[Denizen | Etcd | Py
 
 def test_failovers_are_measured_one_by_one(tmp_path: Path) -> None:
     told: list[float] = []
-    failovers = measure_failovers(tmp_path, 2, told.append)
-    assert sorted(told) == failovers.silences_ms
+    assert measure_failovers(tmp_path, 2, told.append) == told
+    assert len(told) == 2
     assert all(silence > 1 for silence in told)
 
 
