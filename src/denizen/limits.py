@@ -304,6 +304,7 @@ closes_at_once_per_server = 4
 executor_poll_s = 1.0  # how long the executor sleeps if nothing changes
 executor_wait_s_max = 60.0
 hold_slack_s = 0.005  # so that what is cut off at the hold budget's end is past it
+move_close_s = 0.25  # to close a source whose target is open, though the hold budget be used up
 
 # Sealing and erasure
 keyring_look_s = 1.0  # between two looks of a process whether the keyring's file has changed

@@ -16,6 +16,8 @@ EXPECTED = {
     "reopened-without-bar": {"at most one server is open", "epochs rise", "acknowledged writes are with the owner"},
     "cancel-forgets-the-fence": {"progress", "map and databases agree"},
     "epoch-kept": {"epochs rise"},
+    "committed-without-close": {"readers see what was acknowledged"},
+    "rolled-forward-without-close": {"readers see what was acknowledged"},
     "cancelled-without-abort": {"nothing is left over", "a cancel leaves nothing"},
 }
 """By which broken rule each bug has to be found."""

@@ -106,7 +106,7 @@ class Carrier:
         task = asyncio.get_running_loop().create_task(self._ask(step, move))
         self._doing = (task, move)
         try:
-            async with asyncio.timeout(self._seconds_left(move)):
+            async with asyncio.timeout(self._seconds_left(move, step)):
                 await task
         except asyncio.CancelledError:
             if not _interrupted(task):
@@ -151,12 +151,14 @@ class Carrier:
                 seen(await mover.clean(told, seen))
                 facts.cleaned = True
 
-    def _seconds_left(self, move: MoveRecord) -> float | None:
-        """For a step under the fence: until the budget is used up."""
-        if move.stage not in (Stage.FENCED, Stage.VERIFIED):
+    def _seconds_left(self, move: MoveRecord, step: Do) -> float | None:
+        """While writes are held: until the budget is used up, but for a moment at least to close the source."""
+        closing = step is Do.CLOSE and move.stage in HOLDING
+        if move.stage not in (Stage.FENCED, Stage.VERIFIED) and not closing:
             return None
         due_ms = move.fenced_ms + self._control.state.settings.hold_budget_ms
-        return max((due_ms - self._clock.now_ms()) / 1_000, 0.0) + limits.hold_slack_s
+        left_s = max((due_ms - self._clock.now_ms()) / 1_000, 0.0) + limits.hold_slack_s
+        return max(left_s, limits.move_close_s) if closing else left_s
 
     # Words
 

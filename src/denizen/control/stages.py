@@ -9,7 +9,8 @@
     committed   close, if not yet; then the grace           CleanStarted
     cleaning    clean                                       Cleaned
 
-    releasing   bar (if the target may be open), reopen     Reopened            or Committed, if it is open
+    releasing   bar (if the target may be open), reopen     Reopened
+                if the target is open: close                Committed
     aborting    abort                                       Aborted
 
 The source is closed as soon as the target is open, so that no gateway reads there what others have changed since. If it
@@ -124,9 +125,7 @@ def _on_the_way(move: MoveRecord, facts: Facts, now_ms: int) -> Step:
 
 def _under_the_fence(move: MoveRecord, facts: Facts, settings: Settings, now_ms: int) -> Step:
     if facts.opened:
-        if not facts.closed and not facts.not_closed:
-            return Do.CLOSE
-        return Committed(at_ms=now_ms, move=move.id, attempt=move.attempt)
+        return _open(move, facts, now_ms)
     told = facts.verification
     if told is not None and told.verdict is moving.Verdict.DIFFERENT:
         return give_up(move, now_ms, "the copies differ: " + "; ".join(told.differences), fail=True)
@@ -141,6 +140,13 @@ def _under_the_fence(move: MoveRecord, facts: Facts, settings: Settings, now_ms:
     return Verified(at_ms=now_ms, move=move.id, attempt=move.attempt)
 
 
+def _open(move: MoveRecord, facts: Facts, now_ms: int) -> Step:
+    """The target is open. Before others learn of it, nobody is to read at the source any more."""
+    if not facts.closed and not facts.not_closed:
+        return Do.CLOSE
+    return Committed(at_ms=now_ms, move=move.id, attempt=move.attempt)
+
+
 def _back(move: MoveRecord, facts: Facts, now_ms: int) -> Step:
     """The target first: only when it can never open, the source may."""
     if move.stage is Stage.ABORTING:
@@ -152,7 +158,7 @@ def _back(move: MoveRecord, facts: Facts, now_ms: int) -> Step:
         if facts.barred is None:
             return Do.BAR
         if not facts.barred:
-            return Committed(at_ms=now_ms, move=move.id, attempt=move.attempt)
+            return _open(move, facts, now_ms)
     if not facts.reopened:
         return Do.REOPEN
     return Reopened(at_ms=now_ms, move=move.id, attempt=move.attempt)

@@ -146,6 +146,15 @@ def _cancelled_without_abort() -> Iterator[None]:
         yield
 
 
+def _unclosed(stage: Stage) -> AbstractContextManager[None]:
+    def unclosed(move: MoveRecord, facts: Facts, step: Step) -> Step:
+        if step is Do.CLOSE and move.stage is stage:
+            return Committed(at_ms=move.since_ms, move=move.id, attempt=move.attempt)
+        return step
+
+    return _next_step(unclosed)
+
+
 BUGS = {
     bug.name: bug
     for bug in (
@@ -183,6 +192,20 @@ BUGS = {
         ),
         Bug("cancel-forgets-the-fence", "a cancel leaves the source fenced", "drawn", 30, _cancel_forgets_the_fence),
         Bug("epoch-kept", "a bucket opens at the epoch it had", "drawn", 20, _map_keeps_the_epoch),
+        Bug(
+            "committed-without-close",
+            "the map moves while the source still answers reads",
+            "drawn",
+            20,
+            lambda: _unclosed(Stage.VERIFIED),
+        ),
+        Bug(
+            "rolled-forward-without-close",
+            "the same, after the fence was given up though the target is open",
+            "belated",
+            40,
+            lambda: _unclosed(Stage.RELEASING),
+        ),
         Bug("cancelled-without-abort", "a cancel leaves the target's copy", "drawn", 20, _cancelled_without_abort),
     )
 }

@@ -16,6 +16,7 @@ class MoveCheckers:
 
     def __init__(self, sim: "MovesSimulation") -> None:
         self._sim = sim
+        self.reads = 0
         self._open: dict[Bucket, tuple[str, int]] = {}  # where each bucket was last open, and at which epoch
 
     def transacted(self, database: Database) -> None:
@@ -44,6 +45,14 @@ class MoveCheckers:
         holders = [db for db in self._sim.servers.databases.values() if bucket in db.rows]
         if not any(number in db.rows[bucket].writes for db in holders):
             raise Violation("acknowledged writes are with the owner", f"write {number} of bucket {bucket} is nowhere")
+
+    def seen(self, bucket: Bucket, database: Database, missing: frozenset[int]) -> None:
+        """A reader was answered here; `missing` was acknowledged before it asked."""
+        self.reads += 1
+        if missing and (bucket, database.rows[bucket].epoch) not in database.unanswered:
+            raise Violation(
+                "readers see what was acknowledged", f"not {sorted(missing)} of {bucket} on {database.shard}"
+            )
 
     def is_quiet(self, state: ControlState) -> bool:
         """Whether nothing is left to be done."""

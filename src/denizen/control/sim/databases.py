@@ -60,6 +60,9 @@ class Database:
         self.up = True
         self.rows: dict[Bucket, Row] = {}
         self.moves: dict[UUID, MoveRow] = {}
+        self.unanswered: set[tuple[Bucket, Epoch]] = (
+            set()
+        )  # fences that were to be closed, and nobody heard that they are
 
     # Writers
 

@@ -151,7 +151,11 @@ class SimMover:
         await self._ask(move.target, f"open at {epoch}", move, lambda db: db.open(move, epoch))
 
     async def close(self, move: Move, epoch: Epoch) -> None:
-        await self._ask(move.source, f"close at {epoch}", move, lambda db: db.close(move, epoch))
+        try:
+            await self._ask(move.source, f"close at {epoch}", move, lambda db: db.close(move, epoch))
+        except BaseException:
+            self._sim.servers.databases[move.source].unanswered.add((move.bucket, Epoch(epoch - 1)))
+            raise
 
     async def bar(self, move: Move) -> bool:
         barred: bool = await self._ask(move.target, "bar", move, lambda db: db.bar(move))

@@ -16,6 +16,7 @@ from denizen.control.sim.checkers import MoveCheckers
 from denizen.control.sim.databases import Row, RowState
 from denizen.control.sim.operators import Operators
 from denizen.control.sim.proposing import Leaders, Proposals
+from denizen.control.sim.readers import Reader
 from denizen.control.sim.servers import Servers
 from denizen.control.sim.writers import Writers
 from denizen.control.state import ControlState, Stage
@@ -178,6 +179,7 @@ class MovesSimulation(Simulation):
         self.servers = Servers(self, [ShardId(f"s{number}") for number in range(1, 5)], stream(seed, "servers"))
         self._found()
         self.writers = Writers(self, rng.choice((1, 3, 6)), stream(seed, "writers"))
+        self.readers = [Reader(self, stream(seed, f"reader {number}")) for number in range(2)]
         self.operators = Operators(self, stream(seed, "operators"))
         self._nemesis_rng = stream(seed, "shards")
         self.at(self.wildness.shard_down_every_us, self._shard_falls)
