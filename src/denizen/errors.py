@@ -129,6 +129,12 @@ class Forbidden(DenizenError):
     code, status, title = "forbidden", 403, "Not allowed"
 
 
+class SearchTooBroad(DenizenError):
+    """The search would take longer than it may: it fits many users, few of them early in its order."""
+
+    code, status, title = "search_too_broad", 422, "Search too broad"
+
+
 class RateLimited(DenizenError):
     """The API key's rate is used up; `facts` give `retry_after_s`."""
 

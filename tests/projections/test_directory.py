@@ -1,20 +1,24 @@
 """The directory: found by words in any script, prefixes, filters; sorted; pages under change."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
 import pytest
 
+from denizen import limits
+from denizen.errors import Overloaded, SearchTooBroad
 from denizen.events.records import encode_state
 from denizen.projections import registry
 from denizen.projections.database import connect_writer
-from denizen.projections.directory import search as searching
-from denizen.projections.directory.model import DIRECTORY, attribute_term
-from denizen.projections.directory.search import SORTS, Search, search
+from denizen.projections.directory.model import DIRECTORY, STATE, attribute_term
+from denizen.projections.directory.search import search
+from denizen.projections.directory.wanted import SORTS, Search
 from denizen.projections.directory.words import words_of
 from denizen.projections.reading import ReadModels
 from denizen.projections.runner import Runner
+from denizen.projections.tables import SCHEMA
 from denizen.testing.postgres import Database
 from denizen.testing.projections import History, MemoryModel
 from denizen.users.events import (
@@ -38,6 +42,9 @@ class People:
 
     def person(self, given: str, family: str, **fields: Any) -> UUID:
         return self.history.register(name=Name(given, family), **fields)
+
+    async def execute(self, statement: str) -> None:
+        await self._runner._connection.execute(statement)
 
     async def ask(self, *, limit: int = 50, **wanted: Any) -> list[UUID]:
         """Every user found, page by page."""
@@ -149,12 +156,15 @@ async def test_pages_of_any_size_give_everyone_once_in_order(people: People) -> 
                 assert await people.ask(sort=sort, descending=descending, limit=limit) == whole
 
 
-@pytest.mark.parametrize("tries", [None, [("walk", 2), ("collect", 3), ("walk", 6), ("collect", 1 << 62)]])
+SMALL = {"walk_rows": 2, "probe_rows": 1, "collect_rows": 3, "walk_rows_max": 6, "words_max": 2, "words_finished": 2}
+
+
+@pytest.mark.parametrize("bounds", [{}, SMALL, SMALL | {"words_max": 32}, SMALL | {"collect_rows": 100}])
 async def test_every_way_through_a_search_gives_the_same_pages(
-    people: People, monkeypatch: pytest.MonkeyPatch, tries: list[tuple[str, int]] | None
+    people: People, monkeypatch: pytest.MonkeyPatch, bounds: dict[str, int]
 ) -> None:
-    if tries is not None:
-        monkeypatch.setattr(searching, "_TRIES", tries)
+    for name, value in bounds.items():
+        monkeypatch.setattr(limits, f"search_{name}", value)
     crowd = []
     for number in range(40):
         given, family = ("Ann", "Anna", "Jo")[number % 3], ("Smith", "Anders", "O'Neil", "B\\ack")[number // 3 % 4]
@@ -173,7 +183,7 @@ async def test_every_way_through_a_search_gives_the_same_pages(
             and wanted.get("status") in (None, 2 if person[0] == crowd[7][0] else 1)
         )
 
-    names = [{}, {"name": "an"}, {"name": "ann smi"}, {"name": "jo an"}, {"name": "an an"}]
+    names = [{}, {"name": "an"}, {"name": "an anna"}, {"name": "ann smi"}, {"name": "jo an"}, {"name": "an an"}]
     others = [{}, {"country": "FR"}, {"attributes": ("a:plan=free\\",), "country": "DE"}, {"status": 1}, {"status": 2}]
     for name in names:
         for other in others:
@@ -185,6 +195,46 @@ async def test_every_way_through_a_search_gives_the_same_pages(
                 assert len(found) == len(set(found))
                 assert set(found) == expected, (wanted, sort)
                 assert found == await people.ask(**wanted, sort=sort, descending=sort == "name")
+
+
+async def test_more_words_than_a_user_has_are_not_searched_for(people: People) -> None:
+    people.person(" ".join("abcdefghijklm"), " ".join("nopqrstuvwxyz"))
+    assert len(await people.ask(name=" ".join("abcdefghijklmnopqrstuvwx"))) == 1
+    assert await people.ask(name=" ".join("abcdefghijklmnopqrstuvwxy")) == []
+
+
+async def test_a_search_that_takes_too_long_is_too_broad(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
+    people.person("Ann", "A", country="DE")
+    people.person("Bob", "B", country="FR")
+    await people.ask()
+    columns = ", ".join(STATE.names[1:])
+    for country, number in (("DE", 10), ("FR", 20_000)):
+        await people.execute(
+            f"insert into {SCHEMA}.{STATE.at(1)} (user_id, {columns}) select gen_random_uuid(), {columns}"  # noqa: S608
+            f" from {SCHEMA}.{STATE.at(1)}, generate_series(1, {number}) where country = '{country}'"
+        )
+    for name, value in {"walk_rows": 2, "collect_rows": 3, "long_ms": 1}.items():
+        monkeypatch.setattr(limits, f"search_{name}", value)
+    with pytest.raises(SearchTooBroad) as caught:
+        await people.ask(country="DE", sort="created", descending=True)
+    assert (caught.value.status, caught.value.retryable) == (422, False)
+    monkeypatch.undo()
+    assert len(await people.ask(country="DE", sort="created", descending=True)) == 11
+
+
+async def test_long_searches_take_turns_and_leave_half_of_the_connections(read_database: Database) -> None:
+    async with ReadModels(read_database.connect_args, connections=4) as reads:
+        first, second = reads.long_search(), reads.long_search()
+        async with first:
+            waiting = asyncio.create_task(second.__aenter__())
+            await asyncio.sleep(0)
+            with pytest.raises(Overloaded):
+                await reads.long_search().__aenter__()
+            assert not waiting.done()
+        await waiting
+        await second.__aexit__(None, None, None)
+        async with reads.long_search():
+            pass
 
 
 async def test_pages_neither_repeat_nor_skip_while_users_come_change_and_go(people: People) -> None:

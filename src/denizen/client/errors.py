@@ -106,6 +106,12 @@ class Forbidden(Problem):
     code, status, title = "forbidden", 403, "Not allowed"
 
 
+class SearchTooBroad(Problem):
+    """The search would take too long."""
+
+    code, status, title = "search_too_broad", 422, "Search too broad"
+
+
 class RateLimited(Problem):
     """The key's rate is used up."""
 

@@ -55,6 +55,7 @@ _REMEDIES: Final[Mapping[type[DenizenError], str]] = {
     refusals.UnsupportedMediaType: "Send `Content-Type: application/json`.",
     errors.Invalid: "Look at `errors`, which names each field at fault.",
     errors.IdempotencyKeyReused: "Use a new key for each new request.",
+    errors.SearchTooBroad: "Narrow the search down, or leave the sorting out.",
     errors.RateLimited: "Wait as long as `Retry-After` says.",
     refusals.HeadersTooLarge: "Send fewer or smaller header fields.",
     errors.DenizenError: "Repeat it later; if it stays, report it with the `request_id`.",

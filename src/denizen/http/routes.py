@@ -17,7 +17,7 @@ from denizen.http.read_side_routes import POSITION, READ_SIDE, TEXT, TIME, limit
 from denizen.http.replies import JSON
 from denizen.http.route import ADMIN, METRICS, READ, WRITE, Problems, Query, Route
 from denizen.limits import batch_body_bytes_max, page_events_max, page_users_max
-from denizen.projections.directory.search import SORTS
+from denizen.projections.directory.wanted import SORTS
 
 _GONE: Final[Problems] = (errors.UserNotFound, errors.UserDeleted, errors.UserErased)
 _CHANGES: Final[Problems] = (*_GONE, errors.WrongStatus)
@@ -53,7 +53,7 @@ _USERS: Final = (
     Route(
         name="list_users", method="GET", path="/v1/users", handler=users.list_users, scope=READ,
         summary="List all users in a stable order over all shards, or search them in the directory",
-        reply=shapes.UserPage,
+        reply=shapes.UserPage, problems=(errors.SearchTooBroad,),
         query=(
             *_SEARCH,
             Query("cursor", "`next_cursor` of the page before. Opaque; never expires.", {"type": "string"}),

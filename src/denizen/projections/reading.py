@@ -14,7 +14,7 @@ import asyncpg
 from msgspec import Struct
 
 from denizen import limits
-from denizen.errors import Unavailable
+from denizen.errors import Overloaded, Unavailable
 from denizen.events.lanes import BROKEN, PASSING
 from denizen.events.store import close_pool
 from denizen.projections.database import use_json
@@ -29,6 +29,7 @@ _SETTINGS: Final = {
     # The best plan depends on the values: a prefix of one letter is not one of ten.
     "plan_cache_mode": "force_custom_plan",
     "enable_seqscan": "off",
+    "enable_memoize": "off",  # no search looks for the same user twice
 }
 _FRESHNESS: Final = """
     select p.as_of, p.lag_events, p.at, clock_timestamp()
@@ -56,6 +57,8 @@ class ReadModels:
         self.connect_args = connect_args
         self._connections = connections
         self._pool: asyncpg.Pool | None = None
+        self._long = 0  # searches that are long or wait to be
+        self._long_turn = asyncio.Lock()
 
     async def start(self) -> None:
         """Open the pool; nothing is connected yet."""
@@ -89,11 +92,26 @@ class ReadModels:
             async with self._pool.acquire(timeout=limits.read_deadline_s) as connection:
                 yield connection
         except asyncpg.QueryCanceledError as error:
-            raise Unavailable("the search took too long: narrow it down, or leave the sorting out") from error
+            raise Unavailable("the read models do not answer in time") from error
         except (*BROKEN, *PASSING) as error:
             raise Unavailable("the read models do not answer") from error
         except (asyncpg.UndefinedTableError, asyncpg.InvalidCatalogNameError) as error:
             raise Unavailable("the read models are not made yet: the projector has not run") from error
+
+    @asynccontextmanager
+    async def long_search(self) -> AsyncIterator[None]:
+        """The turn of a search that may take long: one has it at a time, so that it takes one processor at most.
+
+        `Overloaded` if half of the connections are with such searches: the other half is for those that are quick.
+        """
+        if self._long >= self._connections // 2:
+            raise Overloaded("too many long searches wait")
+        self._long += 1
+        try:
+            async with self._long_turn:
+                yield
+        finally:
+            self._long -= 1
 
     async def freshness(self, connection: asyncpg.Connection, projection: str) -> Freshness:
         """How fresh the live version is."""

@@ -16,7 +16,8 @@ from denizen.http.services import Services
 from denizen.http.views import user_document
 from denizen.limits import page_users_default, page_users_max, position_wait_s, positions_max, search_text_chars_max
 from denizen.projections.directory.model import DIRECTORY, attribute_term
-from denizen.projections.directory.search import SORTS, Place, Search, search
+from denizen.projections.directory.search import search
+from denizen.projections.directory.wanted import SORTS, Place, Search
 from denizen.projections.reading import ReadModels
 from denizen.sharding.ids import Position
 from denizen.users.state import Status
@@ -38,7 +39,7 @@ async def search_users(services: Services, request: Request) -> Reply:
     stale = not await reached(reads, DIRECTORY.name, request)
     async with reads.reader() as connection:
         freshness = await reads.freshness(connection, DIRECTORY.name)  # before: what is found is at least so fresh
-        found = await search(connection, wanted)
+        found = await search(connection, wanted, reads.long_search())
     items = [user_document(user) for user in found.users]
     cursor = None if found.next is None else cursor_at((found.next.key,), found.next.user_id, request)
     return json_reply(UserPage(items, cursor, freshness.as_of, stale))
