@@ -60,9 +60,7 @@ class Database:
         self.up = True
         self.rows: dict[Bucket, Row] = {}
         self.moves: dict[UUID, MoveRow] = {}
-        self.unanswered: set[tuple[Bucket, Epoch]] = (
-            set()
-        )  # fences that were to be closed, and nobody heard that they are
+        self.unanswered: set[tuple[Bucket, Epoch]] = set()  # fences to be closed; nobody heard that they are
 
     # Writers
 
