@@ -13,7 +13,7 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks, not_a_server_error
 
-from denizen import errors
+from denizen import errors, limits
 from denizen.api import shapes
 from denizen.http.openapi import description, description_json
 from denizen.http.problems import CATALOGUE
@@ -81,6 +81,7 @@ schema = schemathesis.openapi.from_dict(json.loads(description_json()))
 SAME = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 # A batch answers for each item; a verification tells nobody which users there are.
 ANSWERS_ANYWAY = {"create_users", "verify_password", "verify_password_by_login_name"}
+LONGEST_S = limits.changes_wait_s + 10  # a long poll may be asked for
 OPERATIONS = sorted(route.name for route in ROUTES if route.name != "openapi")
 
 
@@ -99,7 +100,8 @@ def test_the_gateway_does_what_its_description_says(server: RunningServer, name:
     @settings(max_examples=10, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(operation.as_strategy(mode))
     def check(case: Any) -> None:
-        response = case.call(base_url=server.url, headers={"Authorization": f"Bearer {server.admin_key}"})
+        headers = {"Authorization": f"Bearer {server.admin_key}"}
+        response = case.call(base_url=server.url, headers=headers, timeout=LONGEST_S)
         case.validate_response(response, checks=checks)
 
     try:

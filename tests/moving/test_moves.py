@@ -129,7 +129,7 @@ async def test_names_change_hands_between_two_buckets_that_both_move(world: Worl
     client = asyncio.create_task(swap())
     await asyncio.gather(world.run(mover, world.move(BUCKET)), world.run(mover, world.move(OTHER)))
     reached = turns
-    while turns < reached + 2:
+    while turns < reached + 2 and not client.done():
         await asyncio.sleep(0.01)
     stop.set()
     await client

@@ -209,11 +209,7 @@ class Router:
         self._holds.wake(changed)
 
     async def _look(self, buckets: Collection[Bucket]) -> Mapping[Bucket, Place]:
-        """Ask every shard whether it serves these buckets now; where one alone does, the map is corrected.
-
-        Of two, the one that gives the bucket away still answers reads, of other gateways too. Whoever wrote to the
-        other one before that is over would make those answers old; only the map's word goes over this.
-        """
+        """Ask every shard whether it serves these buckets now; where one does, the map is corrected."""
         await self._refresh()
 
         async def ask(connection: asyncpg.Connection) -> dict[Bucket, tuple[Epoch, str]]:
@@ -222,20 +218,14 @@ class Router:
         stores = dict(self._stores)
         answers = await asyncio.gather(*(store.read(ask) for store in stores.values()), return_exceptions=True)
         newest: dict[Bucket, tuple[Epoch, str, ShardId]] = {}
-        of_two: set[Bucket] = set()
         for shard, answer in zip(stores, answers, strict=True):
             if isinstance(answer, BaseException):
                 continue  # it may be the very shard that is lost
-            of_two |= newest.keys() & answer.keys()
             for bucket, (epoch, state) in answer.items():
                 if bucket not in newest or epoch > newest[bucket][0]:
                     newest[bucket] = (epoch, state, shard)
         open_now = {bucket: Place(shard, epoch) for bucket, (epoch, state, shard) in newest.items() if state == "open"}
-        newer = {
-            bucket: place
-            for bucket, place in open_now.items()
-            if place.epoch > self.map.epoch_of(bucket) and bucket not in of_two
-        }
+        newer = {bucket: place for bucket, place in open_now.items() if place.epoch > self.map.epoch_of(bucket)}
         if newer:
             _log.info("map_corrected_by_shards", buckets=len(newer), version=self.map.version)
             self._corrections |= newer
