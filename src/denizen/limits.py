@@ -83,7 +83,6 @@ recent_users_s = 10.0  # they are personal data: not for longer
 name_busy_wait_s = 2.0  # how long a sign-up waits for another change of the same login name
 name_busy_poll_s = 0.005
 name_busy_poll_max_s = 0.1
-names_prepared_s = 1.0  # by a command that is tried again and again; below `name_busy_wait_s`, for others wait
 sweep_interval_s = 1.0
 sweep_grace_s = 5.0  # a change of login names that takes longer is finished or undone by the sweeper
 forget_every_sweeps = 600

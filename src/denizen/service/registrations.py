@@ -95,7 +95,7 @@ class Registrations:
         return await self._writes.answer(append, await self._router.settle(append, outcome), None)
 
     def _carry_out(self, newcomer: _Newcomer, context: Context) -> Coroutine[Any, Any, Written]:
-        attempt = self._writes.create(partial(self._new_append, newcomer, context), context)
+        attempt = self._writes.carry_out(partial(self._new_append, newcomer, context), context, None)
         return self._writes.unless_done(newcomer.home, context, attempt)
 
     def _new_append(self, newcomer: _Newcomer, context: Context) -> tuple[Append, Change]:

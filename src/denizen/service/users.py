@@ -16,7 +16,6 @@ from denizen import limits
 from denizen.errors import DenizenError, LoginNameTaken, VersionConflict, WrongStatus
 from denizen.service.context import Context, Written
 from denizen.service.login_names import LoginNames
-from denizen.service.preparation import Preparation
 from denizen.service.queries import UserQueries
 from denizen.service.recent_users import RecentUsers
 from denizen.service.registrations import Registrations
@@ -93,8 +92,7 @@ class UserService(UserQueries):
         def decision(user: User) -> Sequence[UserEvent]:
             return decide.erase(user, len(login_names(user, self._kinds)))
 
-        async with self._writes.preparation(context) as preparation:
-            return await self._decide_and_append(UserId(user_id), decision, None, context, preparation, even_gone=True)
+        return await self._decide_and_append(UserId(user_id), decision, None, context, even_gone=True)
 
     async def _command(self, user_id: UUID, decision: Decide, if_version: int | None, context: Context) -> Written:
         if context.idempotency_key is None:
@@ -110,25 +108,17 @@ class UserService(UserQueries):
     async def _change_user(
         self, user_id: UserId, decision: Decide, if_version: int | None, context: Context
     ) -> Written:
-        async with self._writes.preparation(context) as preparation:
-            recent = self._recent.get(user_id)
-            if recent is not None and if_version in (None, recent.version):
-                try:
-                    if events := decision(recent.user):
-                        return await self._writes.change(recent, events, context, preparation)
-                except (Rejected, VersionConflict, LoginNameTaken):
-                    self._recent.drop(user_id)  # it may be out of date, and so the refusal
-            return await self._decide_and_append(user_id, decision, if_version, context, preparation)
+        recent = self._recent.get(user_id)
+        if recent is not None and if_version in (None, recent.version):
+            try:
+                if events := decision(recent.user):
+                    return await self._writes.change(recent, events, context)
+            except (Rejected, VersionConflict, LoginNameTaken):
+                self._recent.drop(user_id)  # it may be out of date, and so the refusal
+        return await self._decide_and_append(user_id, decision, if_version, context)
 
     async def _decide_and_append(
-        self,
-        user_id: UserId,
-        decision: Decide,
-        if_version: int | None,
-        context: Context,
-        preparation: Preparation,
-        *,
-        even_gone: bool = False,
+        self, user_id: UserId, decision: Decide, if_version: int | None, context: Context, *, even_gone: bool = False
     ) -> Written:
         attempts = limits.erasure_attempts_max if even_gone else limits.optimistic_attempts_max
         for attempt in range(attempts):
@@ -142,7 +132,7 @@ class UserService(UserQueries):
             if not events:
                 return await self._writes.nothing(stored)
             try:
-                return await self._writes.change(stored, events, context, preparation)
+                return await self._writes.change(stored, events, context)
             except VersionConflict:
                 if if_version is not None:
                     raise

@@ -1,8 +1,6 @@
 """What carries a decided command out on the shards, and says what became of it.
 
-    login names elsewhere are prepared → the events are appended → those names are finished
-
-If the append is refused, they stay prepared for the command's next attempt, or are given back (see preparation.py).
+    login names elsewhere are prepared → the events are appended → those names are finished, or what was prepared undone
 
 A command that had its answer before, under the same idempotency key or because an answer was lost, has that one again.
 """
@@ -12,7 +10,6 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from uuid import UUID
 
 import asyncpg
-from msgspec.structs import replace
 
 from denizen import limits
 from denizen.errors import (
@@ -28,7 +25,6 @@ from denizen.events.records import Append, Outcome, Result, StoredUser
 from denizen.service import idempotency
 from denizen.service.context import Context, Written
 from denizen.service.login_names import Change, LoginNames, taken
-from denizen.service.preparation import Preparation
 from denizen.service.queries import UserQueries
 from denizen.service.recent_users import RecentUsers
 from denizen.service.router import Router
@@ -53,18 +49,7 @@ class Writes:
         self._recent = recent
         self._queries = UserQueries(router, kinds)
 
-    def preparation(self, context: Context) -> Preparation:
-        """For all attempts of one command."""
-        return Preparation(self._names, context.actor)
-
-    async def create(self, attempt: Attempt, context: Context) -> Written:
-        """Append what makes a new user. `LoginNameTaken`."""
-        async with self.preparation(context) as preparation:
-            return await self._carry_out(attempt, preparation, None)
-
-    async def change(
-        self, stored: StoredUser, events: Sequence[UserEvent], context: Context, preparation: Preparation
-    ) -> Written:
+    async def change(self, stored: StoredUser, events: Sequence[UserEvent], context: Context) -> Written:
         """Append these events to a user who was read as `stored`. `VersionConflict`, `LoginNameTaken`."""
         user = stored.user
         for event in events:
@@ -78,28 +63,36 @@ class Writes:
             change = self._names.change(stored.id, new_command_id(), before, after)
             return append_of(change, stored.version, events, user, context), change
 
-        return await self._carry_out(attempt, preparation, stored)
+        return await self.carry_out(attempt, context, stored)
 
-    async def _carry_out(self, attempt: Attempt, preparation: Preparation, before: StoredUser | None) -> Written:
+    async def carry_out(self, attempt: Attempt, context: Context, before: StoredUser | None) -> Written:
         """Prepare the login names elsewhere, append, finish; again if a name here was only about to become free."""
         for _ in range(limits.optimistic_attempts_max):
             append, change = attempt()
-            append = replace(append, command_id=await preparation.prepare(change))
+            await self._names.prepare(change, context.actor)
             try:
-                return await self._append(append, preparation, before)
+                return await self._append(append, change, context, before)
             except LoginNameTaken:
-                await preparation.undo()
                 if not await self._names.wait_free(change.gained_here):
                     raise
         raise too_many()
 
-    async def _append(self, append: Append, preparation: Preparation, before: StoredUser | None) -> Written:
-        """Append to the user's stream; if that is done, finish what was prepared."""
-        outcome = await self._router.append(append)
-        if outcome.result is Result.DONE:
-            preparation.finish()
-        elif outcome.result is Result.REPEATED:
-            await preparation.settle()
+    async def _append(self, append: Append, change: Change, context: Context, before: StoredUser | None) -> Written:
+        """Append to the user's stream, then finish or undo what was prepared."""
+        try:
+            outcome = await self._router.append(append)
+        except OutcomeUnknown:
+            raise  # the sweeper asks the user's stream
+        except DenizenError:
+            await self._names.undo(change, context.actor)
+            raise
+        match outcome.result:
+            case Result.DONE:
+                self._names.finish(change, context.actor)
+            case Result.REPEATED:
+                await self._names.settle_all(change)
+            case _:
+                await self._names.undo(change, context.actor)
         return await self.answer(append, outcome, before)
 
     async def answer(self, append: Append, outcome: Outcome, before: StoredUser | None) -> Written:
@@ -192,7 +185,7 @@ def done(append: Append, outcome: Outcome, before: StoredUser | None) -> Written
 
 
 def new_command_id() -> UUID:
-    """An id under which a command is done at most once: whoever sees it again sees the same command."""
+    """An id for one attempt: whoever sees it again sees the same attempt."""
     return uuid_of(random.getrandbits(128))
 
 
