@@ -113,6 +113,7 @@ child_poll_s = 0.1  # between two looks whether a child process still runs
 
 # Bulk: import, export, verify
 bulk_workers_max = 4  # by default; memory is per worker
+bulk_start_wait_s = 2.0  # how long a server may be away when a bulk command begins
 import_window_lines_max = 16_384  # what is told as done at a time
 import_windows_ahead = 4  # a worker has: one in making, and one in each of the three steps
 import_window_bytes_max = 8 << 20

@@ -18,9 +18,12 @@ import asyncpg
 import pytest
 
 from denizen.bench.people import write_people
+from denizen.bulk.shards import Shards
 from denizen.deployment.layout import Deployment
 from denizen.service.gateway import Gateway
 from denizen.sharding.bucket_map import LocalMapSource
+from denizen.testing.postgres import Database
+from denizen.testing.proxy import proxied
 from denizen.users.login_names import LoginNameKind
 
 from .conftest import Do, assert_agrees, on_each, until, verified
@@ -135,6 +138,23 @@ async def test_a_broken_connection_is_made_again(deployment: Deployment, do_impo
     await asyncio.gather(cutting, return_exceptions=True)
     assert (summary.imported, summary.skipped, summary.rejected) == (PEOPLE, 0, 0)
     await assert_agrees(deployment, users=PEOPLE)
+
+
+async def test_a_connection_that_breaks_as_a_command_begins_is_made_again(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = deployment.places()
+    first = next(iter(places))
+    async with proxied(Database("", {}, places[first]["dsn"])) as (proxy, arguments):
+        monkeypatch.setattr(deployment, "places", lambda: {**places, first: arguments})
+        proxy.cut_next_reply = True
+        shards = Shards(deployment, {})
+        try:
+            await shards.start()
+            assert await (await shards[first].connection()).fetchval("select 1") == 1
+        finally:
+            await shards.close()
+    assert proxy.replies_cut == 1
 
 
 async def test_ctrl_c_stops_after_the_rows_in_hand_and_says_how_to_go_on(

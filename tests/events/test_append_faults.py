@@ -14,9 +14,9 @@ from denizen.events.records import Result
 from denizen.events.store import ShardStore
 from denizen.sharding.ids import ShardId, UserId
 from denizen.testing.postgres import Database
+from denizen.testing.proxy import Proxy, proxied
 
 from .appends import EPOCH, registration, rename
-from .proxy import Proxy, proxied
 
 
 @asynccontextmanager

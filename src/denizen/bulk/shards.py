@@ -13,7 +13,9 @@ from denizen.deployment.layout import Deployment
 from denizen.errors import BadDeployment
 from denizen.events.lanes import BROKEN
 from denizen.events.provisioning import check_identity
-from denizen.events.store import connect
+from denizen.events.store import ShardStore, connect
+from denizen.events.stores import ShardStores
+from denizen.service.router import Router
 from denizen.sharding.bucket_map import BucketMap
 from denizen.sharding.ids import ShardId
 from denizen.users.login_names import LoginNameKind
@@ -96,16 +98,27 @@ class Shards:
         """Load the map and see that every shard answers and is this deployment's. Raises `BadDeployment`."""
         await self.refresh()
         for shard in self:
+            await self._meet(shard)
+
+    async def _meet(self, shard: Shard) -> None:
+        patience = Patience(shard.id, limits.bulk_start_wait_s)
+        while True:
             try:
-                await check_identity(await shard.connection(), self.deployment.id, shard.id)
-            except (*BROKEN, asyncpg.PostgresError) as error:
-                raise BadDeployment(
-                    f"shard {shard.id} does not answer: start the deployment with `denizen up`, see `denizen status`"
-                ) from error
+                return await check_identity(await shard.connection(), self.deployment.id, shard.id)
+            except BROKEN as error:  # once it served, a broken connection is made again: here as well
+                await shard.drop()
+                await patience.wait(error)
+            except asyncpg.PostgresError as error:
+                raise BadDeployment(f"shard {shard.id} refuses: {error}") from error
 
     async def refresh(self) -> None:
         """Load the newest map."""
         self._map = await self.source.current()
+
+    def router(self) -> Router:
+        """A router of the online service over the same shards, with connections of its own; to be started."""
+        stores = ShardStores(self.deployment.places, lambda shard, where: ShardStore(shard, where, 1))
+        return Router(self.source, stores, self.hash_seed)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -124,7 +137,8 @@ class Patience:
         """Sleep before the next attempt."""
         if time.monotonic() > self._deadline:
             raise BadDeployment(
-                f"shard {self._shard_id} does not answer ({type(cause).__name__}): see `denizen status`"
+                f"shard {self._shard_id} does not answer ({type(cause).__name__}): "
+                "start the deployment with `denizen up`, see `denizen status`"
             ) from cause
         await asyncio.sleep(self._pause)
         self._pause = min(self._pause * 2, limits.reconnect_pause_max_s)

@@ -11,8 +11,6 @@ from denizen import limits
 from denizen.bulk.imports.people import Name, Person
 from denizen.bulk.shards import Shards
 from denizen.errors import DenizenError
-from denizen.events.store import ShardStore
-from denizen.events.stores import ShardStores
 from denizen.service.login_names import LoginNames
 from denizen.service.router import Router
 from denizen.service.users import UserService
@@ -82,8 +80,7 @@ class Settler:
 
     async def _started(self) -> LoginNames:
         if self._names is None:
-            stores = ShardStores(self._shards.deployment.places, lambda shard, where: ShardStore(shard, where, 1))
-            self._router = Router(self._shards.source, stores, self._shards.hash_seed)
+            self._router = self._shards.router()
             await self._router.start()
             self._names = LoginNames(self._router, self._shards.kinds)
         return self._names

@@ -9,15 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from denizen import limits
-from denizen.bulk.shards import kinds_of
+from denizen.bulk.shards import Shards
 from denizen.bulk.verification.differences import Difference
-from denizen.deployment.control_access import map_source_of
 from denizen.deployment.layout import Deployment
 from denizen.errors import DenizenError
-from denizen.events.store import ShardStore
-from denizen.events.stores import ShardStores
 from denizen.service.login_names import LoginNames
-from denizen.service.router import Router
 from denizen.sharding.ids import UserId
 from denizen.users.login_names import LoginName, LoginNameKind
 
@@ -33,13 +29,11 @@ async def repair(data: Path, differences: Sequence[Difference]) -> None:
     Nothing else is touched, and a name that somebody else has by now stays with them. It serves online users as any
     gateway does. Raises `DenizenError` if no shard can be reached.
     """
-    deployment = Deployment.load(data)
-    deployment.use_keyring()
-    stores = ShardStores(deployment.places, lambda shard, where: ShardStore(shard, where, 1))
-    router = Router(map_source_of(deployment), stores, deployment.hash_seed)
+    shards = Shards(Deployment.load(data), {})
+    router = shards.router()
     await router.start()
     try:
-        names = LoginNames(router, kinds_of(deployment))
+        names = LoginNames(router, shards.kinds)
         gate = asyncio.Semaphore(limits.repairs_at_once)
         await asyncio.gather(*(_mend(names, each, gate) for each in mendable(differences)))
     finally:
