@@ -20,8 +20,8 @@ from denizen.sharding.ids import Bucket, Epoch, ShardId, bucket_of
 from denizen.testing.consistency import assert_consistent
 from denizen.testing.gateway import DEPLOYMENT, KINDS, SEED, provision_all
 from denizen.testing.postgres import Database
+from denizen.testing.proxy import proxied
 from denizen.users.commands import Registration, UserPatch
-from events.proxy import proxied
 
 from .worlds import BY, Crash, Crashing, World, ann, email, sweep, username
 
