@@ -22,6 +22,7 @@ class Offered(Struct):
     bucket: Bucket
     sequence: int
     known: bool = True
+    type: str = "UserErased"
 
     def record(self) -> RecordedEvent:
         if not self.known:
@@ -30,7 +31,7 @@ class Offered(Struct):
             position=Position(self.bucket, Sequence(self.sequence)),
             stream=UUID(int=1),
             version=self.sequence,
-            type="UserErased",
+            type=self.type,
             schema=1,
             recorded_at=datetime(2026, 1, 1, tzinfo=UTC),
             command_id=UUID(int=2),
@@ -41,11 +42,15 @@ class Offered(Struct):
 
 
 def offered(*sequences: int, bucket: int = 1) -> list[Offered]:
-    return [Offered(Bucket(bucket), sequence) for sequence in sequences]
+    """Every third is of a type that some consumers do not read."""
+    return [
+        Offered(Bucket(bucket), sequence, type="UserErased" if sequence % 3 else "LoginNameReserved")
+        for sequence in sequences
+    ]
 
 
 def taken(sequencer: Sequencer, most: int = 1_000) -> list[tuple[int, int]]:
-    return [(event.position.bucket, event.position.sequence) for event in sequencer.take(most)]
+    return [(event.position.bucket, event.position.sequence) for event in sequencer.take(most).events]
 
 
 def everything(_: Bucket) -> bool:
@@ -62,15 +67,31 @@ ARRIVALS = st.lists(
 )
 
 
-@given(ARRIVALS)
+@pytest.mark.parametrize("passed", [(), ("LoginNameReserved",)])
+@given(arrivals=ARRIVALS)
 def test_whatever_comes_in_whatever_order_each_event_is_given_once_in_order(
-    arrivals: list[tuple[int, int, int]],
+    passed: tuple[str, ...], arrivals: list[tuple[int, int, int]]
 ) -> None:
-    sequencer = Sequencer(dict.fromkeys(HISTORY, 0))
+    sequencer = Sequencer(dict.fromkeys(HISTORY, 0), passed)
     given_: list[tuple[int, int]] = []
+    reached = dict.fromkeys(HISTORY, 0)
+
+    def take(most: int = 1_000) -> None:
+        batch = sequencer.take(most)
+        assert batch.spans is not None
+        for bucket, (before, end) in batch.spans.items():
+            assert reached[bucket] == before < end
+            reached[bucket] = end
+        places = [(event.position.bucket, event.position.sequence) for event in batch.events]
+        assert all(batch.spans[bucket][0] < sequence <= batch.spans[bucket][1] for bucket, sequence in places)
+        for bucket in HISTORY:
+            known = {sequence for found, sequence in [*given_, *places] if found == bucket}
+            assert known == {each for each in range(1, reached[bucket] + 1) if each % 3 or not passed}
+        given_.extend(places)
+
     for bucket, start, length in arrivals:
         if bucket == 0:
-            given_ += taken(sequencer, start)
+            take(start)
             continue
         end = min(start + length, HISTORY[Bucket(bucket)] + 1)
         sequencer.offer(offered(*range(start, end), bucket=bucket), now=1.0)
@@ -83,10 +104,23 @@ def test_whatever_comes_in_whatever_order_each_event_is_given_once_in_order(
         for bucket, after in due.items():
             sequencer.offer(offered(*range(after + 1, min(after + 5, HISTORY[bucket] + 1)), bucket=bucket), now=3.0)
         sequencer.healed(due, again_at=9.0)
-    given_ += taken(sequencer)
-    for bucket, head in HISTORY.items():
-        assert [sequence for found, sequence in given_ if found == bucket] == list(range(1, head + 1))
-    assert dict(sequencer.heads) == HISTORY
+    take()
+    assert reached == dict(sequencer.heads) == HISTORY
+    for bucket in HISTORY:
+        places = [sequence for found, sequence in given_ if found == bucket]
+        assert places == sorted(set(places))
+
+
+def test_an_unknown_type_is_never_passed_over() -> None:
+    sequencer = Sequencer({Bucket(1): 0}, ["LoginNameReserved"])
+    sequencer.offer([*offered(1), Offered(Bucket(1), 2, known=False, type="new"), *offered(3)], now=1.0)
+    batch = sequencer.take(10)
+    assert (len(batch.events), batch.spans) == (1, {1: (0, 1)})
+    with pytest.raises(UnknownEvent):
+        sequencer.take(10)
+    sequencer.seek({Bucket(1): 2}, now=1.0)
+    sequencer.offer(offered(3), now=1.0)
+    assert sequencer.take(10).spans == {1: (2, 3)}
 
 
 def test_a_hole_is_due_at_once_and_what_came_early_is_not_read_again() -> None:

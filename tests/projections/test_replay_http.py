@@ -136,6 +136,7 @@ async def test_a_replay_that_dies_with_its_gateway_stops_and_goes_on(running: Ru
 
 
 async def test_a_read_model_is_paused_and_resumed_over_http(http: Http) -> None:
+    await until_level(http)
     await http("POST", "/v1/projections/statistics:pause", expected=204)
     states = {each["projection"]: each["state"] for each in (await http("GET", "/v1/projections"))["versions"]}
     assert states["statistics"] == "paused"

@@ -5,7 +5,8 @@ methods is a feed.
 
 Guarantees, for each bucket that the feed follows:
 
-1. Events come in order of their sequences, without a hole and without a duplicate, from the start given.
+1. Events come in order of their sequences, without a hole and without a duplicate, from the start given. Of the types
+   that a consumer does not read, it is only told that they were passed.
 2. Every committed event comes, whatever happens to the bus: lost messages are read from PostgreSQL.
 3. Nothing comes that was not committed.
 
@@ -23,6 +24,8 @@ from msgspec import Struct
 from denizen.events.records import RecordedEvent
 from denizen.sharding.ids import Bucket
 
+Span = tuple[int, int]  # of a bucket: the sequence before it, and its last
+
 
 class Batch(Struct, frozen=True):
     """Events that are next, and how far there is to go.
@@ -30,10 +33,13 @@ class Batch(Struct, frozen=True):
     `events` may be of many buckets, interleaved; those of one bucket are in order. `heads` is the newest sequence known
     of each followed bucket: a live, read-only view that goes on changing, complete after the first contact with every
     shard. A bucket's lag in events is its head less the last sequence applied.
+
+    `spans` says what the batch covers of each bucket, events that were passed over included. None: just `events`.
     """
 
     events: list[RecordedEvent]
     heads: Mapping[Bucket, int]
+    spans: Mapping[Bucket, Span] | None = None
 
 
 class Feed(Protocol):

@@ -13,7 +13,7 @@ One task listens to the bus, one for each shard heals, and none of them takes mo
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from math import inf
 
 import structlog
@@ -41,16 +41,22 @@ class EventFeed:
 
     `bus` is None where there is none: then PostgreSQL alone feeds. `shards` must be started already, and outlive the
     feed. `starts` are the buckets to follow, each with the last sequence that was applied (0: from the beginning).
-    `name` is what NATS and the metrics call this consumer.
+    `name` is what NATS and the metrics call this consumer; `passed` are the names of event types that it does not read.
     """
 
     def __init__(
-        self, bus: BusSettings | None, shards: Shards, starts: Mapping[Bucket, int], *, name: str = "feed"
+        self,
+        bus: BusSettings | None,
+        shards: Shards,
+        starts: Mapping[Bucket, int],
+        *,
+        name: str = "feed",
+        passed: Collection[str] = (),
     ) -> None:
         self._bus = bus
         self._shards = shards
         self._name = name
-        self._sequencer = Sequencer(starts)
+        self._sequencer = Sequencer(starts, passed)
         self._metrics = feed_metrics(name)
         self._came = asyncio.Event()  # something is ready
         self._room = asyncio.Event()  # the consumer took something
@@ -85,9 +91,9 @@ class EventFeed:
                     await self._came.wait()
             except TimeoutError:
                 self._check_tasks()
-        events = self._sequencer.take(max_events)
+        batch = self._sequencer.take(max_events)
         self._room.set()
-        return Batch(events, self._sequencer.heads)
+        return batch
 
     def seek(self, starts: Mapping[Bucket, int]) -> None:
         """Continue each of these buckets after the given sequence; see `batches.Feed`."""

@@ -13,6 +13,7 @@ from denizen import limits
 from denizen.bus.sequencer import Sequencer
 from denizen.bus.shards import Shards
 from denizen.errors import DenizenError
+from denizen.events.codec import NAMES
 from denizen.events.reading import event_of
 from denizen.events.records import RecordedEvent
 from denizen.events.tailing import read_after, read_heads
@@ -27,6 +28,11 @@ class StoredEvent(Struct, frozen=True, gc=False):
     bucket: Bucket
     sequence: int
     row: Sequence[Any]
+
+    @property
+    def type(self) -> str:
+        """The name of its type, or its number if this program does not know it."""
+        return NAMES.get(self.row[4]) or str(self.row[4])
 
     def record(self) -> RecordedEvent:
         """The event; `UnknownEvent` if its type or schema is newer than this program."""

@@ -17,7 +17,7 @@ from asyncpg.pgproto.pgproto import UUID as WireUUID  # the same as `uuid.UUID`,
 from msgspec import Meta, Raw, Struct
 from msgspec.msgpack import Decoder, Encoder
 
-from denizen.events.codec import EVENT_TYPES, UnknownEvent, codec
+from denizen.events.codec import NAMES, UnknownEvent, codec
 from denizen.events.reading import document_of
 from denizen.events.records import RecordedEvent
 from denizen.sharding.ids import Bucket, Position, Sequence, ShardId
@@ -27,8 +27,7 @@ VERSION: Final = 1
 NIL: Final = b"\xc0"
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_NAMES: Final = {each.number: each.name for each in EVENT_TYPES}
-_NUMBERS: Final = {each.name: each.number for each in EVENT_TYPES}
+_NUMBERS: Final = {name: number for number, name in NAMES.items()}
 _ENVELOPE_BYTES: Final = 150  # of an event without its data and actor, about
 
 
@@ -121,7 +120,7 @@ def encode_events(shard: ShardId, rows: Rows[Rows[Any]]) -> bytes:
 
 def _wire(row: Rows[Any]) -> tuple[Any, ...]:
     bucket, sequence, stream, version, number, schema, at, command_id, actor, correlation_id, stored, secret = row
-    name = _NAMES.get(number) or codec.name(number)
+    name = NAMES.get(number) or codec.name(number)
     data = Raw(document_of(stream, version, number, schema, stored, secret) or NIL)
     return bucket, sequence, stream, version, name, schema, at, command_id, actor, correlation_id, data
 

@@ -5,17 +5,21 @@ For each followed bucket it keeps the sequence it has `taken`. An event offered 
 to be healed after a grace, for the messages may be on their way. Who heals reads from PostgreSQL and offers the
 events here like any other; two sources can never disagree, for a position is written once.
 
+Events of types that the consumer does not read are passed over in their turn: they are never decoded, and count as
+given with the event before them, or at once if nothing waits.
+
 No clock and no I/O in here: the caller gives the time.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import Protocol
 
 from msgspec import Struct
 
 from denizen import limits
+from denizen.bus.batches import Batch, Span
 from denizen.events.codec import UnknownEvent
 from denizen.events.records import RecordedEvent
 from denizen.sharding.ids import Bucket
@@ -29,7 +33,7 @@ class Unreadable(Struct, frozen=True):
 
 
 class Offer(Protocol):
-    """An event that came, not decoded yet: duplicates never are."""
+    """An event that came, not decoded yet: duplicates never are, nor what is passed over."""
 
     @property
     def bucket(self) -> Bucket:
@@ -41,6 +45,11 @@ class Offer(Protocol):
         """Its sequence in the bucket."""
         ...
 
+    @property
+    def type(self) -> str:
+        """The name of its type; any other text if this program does not know it."""
+        ...
+
     def record(self) -> RecordedEvent:
         """The event; `UnknownEvent` if it cannot be decoded."""
         ...
@@ -50,13 +59,18 @@ Item = RecordedEvent | Unreadable
 
 
 class Sequencer:
-    """The order of one feed's events; `starts` are the buckets it follows, with the last sequences applied."""
+    """The order of one feed's events.
 
-    def __init__(self, starts: Mapping[Bucket, int]) -> None:
+    `starts` are the buckets it follows, with the last sequences applied; `passed` the names of the types to pass over.
+    """
+
+    def __init__(self, starts: Mapping[Bucket, int], passed: Collection[str] = ()) -> None:
+        self._passed = frozenset(passed)
         self._taken: dict[Bucket, int] = dict(starts)
         self._heads: dict[Bucket, int] = dict(starts)
         self._behind: dict[Bucket, tuple[float, int]] = {}  # when to heal, and up to where at least
-        self._parked: dict[Bucket, dict[int, Item]] = {}
+        self._given: dict[Bucket, int] = {}  # what was given last, of buckets with more since
+        self._parked: dict[Bucket, dict[int, Item | None]] = {}  # None: to be passed over
         self._parked_count = 0
         self._ready: deque[Item] = deque()
         self.heads: Mapping[Bucket, int] = MappingProxyType(self._heads)
@@ -68,8 +82,8 @@ class Sequencer:
         return len(self._ready)
 
     def offer(self, offers: Iterable[Offer], now: float) -> int:
-        """Take what is next in each bucket, park what is early; how many events became ready."""
-        before = len(self._ready)
+        """Take what is next in each bucket, park what is early; how many events were taken."""
+        count = 0
         taken = self._taken
         for offer in offers:
             bucket, sequence = offer.bucket, offer.sequence
@@ -79,12 +93,13 @@ class Sequencer:
             if sequence <= last:
                 self.duplicates += 1
             elif sequence == last + 1:
-                self._take(bucket, sequence, _item(offer))
+                self._take(bucket, sequence, self._item(offer))
+                count += 1
                 if bucket in self._parked:
-                    self._unpark(bucket)
+                    count += self._unpark(bucket)
             else:
                 self._park(offer, now)
-        return len(self._ready) - before
+        return count
 
     def note_heads(self, heads: Mapping[Bucket, int], heal_at: float) -> None:
         """Remember that these sequences exist; those that are not reached by `heal_at` are to be healed then."""
@@ -119,8 +134,8 @@ class Sequencer:
             if due is not None and self._taken[bucket] == after:
                 self._behind[bucket] = (again_at, due[1])
 
-    def take(self, events_max: int) -> list[RecordedEvent]:
-        """The next events; raises the `UnknownEvent` that is the very next."""
+    def take(self, events_max: int) -> Batch:
+        """The next events, and what they cover; raises the `UnknownEvent` that is the very next."""
         events: list[RecordedEvent] = []
         ready = self._ready
         while ready and len(events) < events_max:
@@ -131,7 +146,7 @@ class Sequencer:
                 raise item.error
             events.append(item)
             ready.popleft()
-        return events
+        return Batch(events, self.heads, self._give(events))
 
     def seek(self, starts: Mapping[Bucket, int], now: float) -> None:
         """Continue each of these buckets after the given sequence; buckets that were not followed are from now on."""
@@ -139,15 +154,39 @@ class Sequencer:
         for bucket, start in starts.items():
             self._parked_count -= len(self._parked.pop(bucket, ()))
             self._behind.pop(bucket, None)
+            self._given.pop(bucket, None)
             self._taken[bucket] = start
             self._heads[bucket] = head = max(self._heads.get(bucket, start), start)
             if head > start:
                 self._behind[bucket] = (now, head)
 
-    def _take(self, bucket: Bucket, sequence: int, item: Item) -> None:
-        self._ready.append(item)
+    def _take(self, bucket: Bucket, sequence: int, item: Item | None) -> None:
+        if item is not None:
+            self._ready.append(item)
+        if bucket not in self._given:
+            self._given[bucket] = sequence - 1
         self._taken[bucket] = sequence
-        self._heads[bucket] = max(sequence, self._heads[bucket])
+        self._heads[bucket] = max(self._heads[bucket], sequence)
+
+    def _give(self, events: list[RecordedEvent]) -> dict[Bucket, Span]:
+        """How far each bucket is with these events, and with all that was passed over if nothing waits any more."""
+        given = self._given
+        if not self._ready:
+            self._given = {}
+            ends = self._taken
+            return {bucket: (before, ends[bucket]) for bucket, before in given.items() if before < ends[bucket]}
+        last: dict[Bucket, int] = {event.position.bucket: event.position.sequence for event in events}
+        spans: dict[Bucket, Span] = {bucket: (given[bucket], end) for bucket, end in last.items()}
+        given.update(last)
+        return spans
+
+    def _item(self, offer: Offer) -> Item | None:
+        if offer.type in self._passed:
+            return None
+        try:
+            return offer.record()
+        except UnknownEvent as error:
+            return Unreadable(offer.bucket, error)
 
     def _park(self, offer: Offer, now: float) -> None:
         bucket, sequence = offer.bucket, offer.sequence
@@ -159,25 +198,20 @@ class Sequencer:
             self.holes += 1
         self.note_heads({bucket: sequence}, now)
         if self._parked_count < limits.feed_parked_events_max:
-            parked[sequence] = _item(offer)
+            parked[sequence] = self._item(offer)
             self._parked_count += 1
 
-    def _unpark(self, bucket: Bucket) -> None:
+    def _unpark(self, bucket: Bucket) -> int:
+        """Take what was parked and is next now; how many events."""
         parked = self._parked[bucket]
-        sequence = self._taken[bucket] + 1
-        while (item := parked.pop(sequence, None)) is not None:
-            self._parked_count -= 1
-            self._take(bucket, sequence, item)
+        first = sequence = self._taken[bucket] + 1
+        while sequence in parked:
+            self._take(bucket, sequence, parked.pop(sequence))
             sequence += 1
+        self._parked_count -= sequence - first
         if not parked:
             del self._parked[bucket]
-
-
-def _item(offer: Offer) -> Item:
-    try:
-        return offer.record()
-    except UnknownEvent as error:
-        return Unreadable(offer.bucket, error)
+        return sequence - first
 
 
 def _bucket(item: Item) -> Bucket:

@@ -17,6 +17,7 @@ from denizen.deployment.read_side import ReadDatabaseAway, prepare_read, readers
 from denizen.events.reading import read_stream
 from denizen.events.records import RecordedEvent
 from denizen.projections.catalogue import catalogue
+from denizen.projections.projection import PASSED
 from denizen.projections.projector import Projector
 from denizen.sharding.ids import Bucket, bucket_of
 
@@ -49,7 +50,7 @@ async def _project(deployment: Deployment, shards: ShardReaders) -> None:
 def _projector(deployment: Deployment, shards: ShardReaders) -> Projector:
     @asynccontextmanager
     async def open_feed(starts: Mapping[Bucket, int]) -> AsyncIterator[Feed]:
-        async with EventFeed(deployment.bus, shards, starts, name="projector") as feed:
+        async with EventFeed(deployment.bus, shards, starts, name="projector", passed=PASSED) as feed:
             yield feed
 
     async def stream(identifier: UUID, after: int) -> list[RecordedEvent]:

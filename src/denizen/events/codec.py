@@ -63,6 +63,7 @@ EVENT_TYPES: Final = (
     EventType(104, names.LoginNameRestored, sealed=False),
     EventType(105, names.LoginNameReleased, sealed=False),
 )
+NAMES: Final = {each.number: each.name for each in EVENT_TYPES}
 ERASED: Final = 11  # numbers of the types after which a stream's secret is destroyed
 RELEASED: Final = 105
 RESERVED: Final = 101

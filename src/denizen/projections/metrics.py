@@ -29,10 +29,10 @@ class Lag:
         self._behind = _behind.labels(projection)
 
     def applied(self, events: list[RecordedEvent], new: int) -> None:
-        """The last `new` of these events have just become visible."""
+        """So many events have just become visible, the last of these among them."""
         now = datetime.now(UTC)
         self._applied.inc(new)
-        fresh = events[len(events) - new :]
+        fresh = events[max(0, len(events) - new) :]
         for event in fresh[:: 1 + len(fresh) // _SAMPLE_MAX]:
             late = max(0.0, (now - event.recorded_at).total_seconds())
             self._seconds.observe(late)

@@ -91,6 +91,8 @@ class Projection:
             raise BadConfiguration(f"projections: {self.name} derives tables from a state that it does not have")
 
 
+# The types that no projection sees: a feed of the projector need not bring them.
+PASSED: Final = frozenset(each.name for each in EVENT_TYPES if each.number > LOGIN_NAME_EVENTS_FROM)
 _USER_EVENTS: Final = frozenset(each.struct for each in EVENT_TYPES if each.number <= LOGIN_NAME_EVENTS_FROM) | {
     DataErased
 }

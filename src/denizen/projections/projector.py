@@ -19,11 +19,10 @@ import asyncpg
 import structlog
 
 from denizen import limits
-from denizen.bus.batches import Feed
+from denizen.bus.batches import Batch, Feed
 from denizen.errors import DenizenError
 from denizen.events.codec import UnknownEvent
 from denizen.events.lanes import BROKEN, PASSING
-from denizen.events.records import RecordedEvent
 from denizen.projections import registry
 from denizen.projections.applying import apply_together
 from denizen.projections.arrivals import Arrivals
@@ -138,9 +137,9 @@ class Session:
                     await self._pause_all(f"{UNKNOWN_EVENT}: {error}")
                     continue
                 self._heads = batch.heads
-                if batch.events:
+                if batch.events or batch.spans:
                     began = loop.time()
-                    await self._apply(batch.events)
+                    await self._apply(batch)
                     if len(batch.events) < limits.projector_batch_events_max:  # else it is far behind
                         await self._rest(loop.time() - began)
 
@@ -149,15 +148,15 @@ class Session:
         rest = min(worked, limits.projector_pause_s_max)
         await asyncio.sleep(max(rest, limits.projector_pause_s - worked))
 
-    async def _apply(self, events: list[RecordedEvent]) -> None:
-        arrivals = Arrivals.of(events)
+    async def _apply(self, batch: Batch) -> None:
+        arrivals = Arrivals.of_batch(batch)
         self._taken.update(arrivals.ends)
         applied = await apply_together(self._writer, list(self._runners.values()), arrivals)
         for key, runner in list(self._runners.items()):
             if (error := applied.failed.get(runner)) is not None:
                 await self._pause(key, f"{type(error).__name__}: {error}")
             else:
-                self._lags[key].applied(events, applied.new[runner])
+                self._lags[key].applied(batch.events, applied.new[runner])
 
     async def _create_missing(self) -> None:
         """Make the first version of projections that are new, and let readers see it."""

@@ -101,7 +101,7 @@ class Runner:
             streams = {stream: events for stream, events in streams.items() if stream not in self._parked}
         changes = fold_streams(self.projection, streams, await self._current(streams))
         advance = self._advance(self._pending | new.ends)
-        return Step(self, len(new.events), new.ends, streams, advance, changes)
+        return Step(self, new.count, new.ends, streams, advance, changes)
 
     async def write(self, step: Step) -> None:
         """Write a step in a transaction of its own."""
