@@ -171,6 +171,7 @@ bus_duplicate_window_s = 60.0
 bus_start_s = 20.0
 metrics_pause_s = 5.0  # between two times that relay and projector write their metrics down
 metrics_stale_s = 30.0  # after that, who wrote them does not run any more
+event_plane_rest = 0.3  # of relay and projector: of the time that they worked; longer rests save nothing more
 event_plane_niceness = 10  # of relay and projector: on a full machine, acknowledgements come before read models
 bus_stop_s = 10.0
 feed_ready_events_max = 20_000  # waiting for the consumer; the feed takes no more meanwhile

@@ -4,7 +4,7 @@
 
 It looks when a gateway hints that something was committed, and at every bucket twice a second whether or not anybody
 hinted. Gateways hint less often the more they commit, so that one message carries what many commits wrote; where they
-are many, some milliseconds pass from one read to the next at least. And the relay rests for as long as it worked, so
+are many, some milliseconds pass from one read to the next at least. And the relay rests in proportion to its work, so
 that on a busy machine it does more at a time, for less.
 What goes wrong, with PostgreSQL or with the bus, ends in a new beginning; nothing that it holds in memory is needed.
 
@@ -119,7 +119,8 @@ class Relay:
             events = await self._publish_some(source, outlet, self._cursors)
             bus.check()
             ended = loop.time()
-            rest = min(ended - began, limits.bus_relay_pause_max_s) if events < limits.bus_batch_events_max else 0.0
+            far_behind = events >= limits.bus_batch_events_max
+            rest = 0.0 if far_behind else min((ended - began) * limits.event_plane_rest, limits.bus_relay_pause_max_s)
             await asyncio.sleep(max(rest, began + pause_after(events) - ended))
             await self._until(look_at)
 

@@ -144,8 +144,8 @@ class Session:
                         await self._rest(loop.time() - began)
 
     async def _rest(self, worked: float) -> None:
-        """Let events gather: for as long as it worked, so that on a busy machine it does more at a time, for less."""
-        rest = min(worked, limits.projector_pause_s_max)
+        """Let events gather: more the longer it worked, so that on a busy machine it does more at a time, for less."""
+        rest = min(worked * limits.event_plane_rest, limits.projector_pause_s_max)
         await asyncio.sleep(max(rest, limits.projector_pause_s - worked))
 
     async def _apply(self, batch: Batch) -> None:
