@@ -10,7 +10,7 @@ from denizen.control.client import ControlClient
 from denizen.control.node import ControlNode, NodePlan, Work
 from denizen.control.server import ControlServer
 from denizen.control.wire import client_token
-from denizen.postgres.ports import find_port
+from denizen.processes.ports import find_port
 
 SECRET = b"a secret of the tests, long enough"
 DEPLOYMENT = UUID(int=7)

@@ -12,7 +12,8 @@ import pytest
 import denizen as package
 from denizen.deployment.layout import Deployment
 from denizen.errors import BadDeployment
-from denizen.postgres.accounts import choose_account, process_options
+from denizen.postgres.accounts import choose_account
+from denizen.processes.accounts import process_options
 from denizen.testing.deployment import UpProcess, write_configuration
 from denizen.testing.postgres import Database, ThrowawayServer, reachable_directory, run_blocking
 from deployment.processes import denizen, processes_in

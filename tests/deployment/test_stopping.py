@@ -14,7 +14,7 @@ from denizen.deployment.gateway import stop_leftover_gateway
 from denizen.deployment.layout import Deployment
 from denizen.deployment.state import GatewayState, RunState, write_state
 from denizen.postgres.leftovers import running_postmaster
-from denizen.postgres.processes import command_of
+from denizen.processes.children import command_of
 from denizen.testing.deployment import UpProcess
 from denizen.testing.postgres import run_blocking
 from deployment.processes import denizen, processes_in, wait_for

@@ -13,7 +13,7 @@ from test_http_protocol import read_reply, request
 from denizen import limits
 from denizen.http.connections import Exchange
 from denizen.http.listener import Listener
-from denizen.postgres.ports import find_port
+from denizen.processes.ports import find_port
 from denizen.testing.http import RunningServer
 
 Connect = Callable[[], socket.socket]

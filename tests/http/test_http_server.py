@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from http_api import some_email
 
-from denizen.postgres.ports import find_port
+from denizen.processes.ports import find_port
 from denizen.testing.deployment import RunningDeployment, throwaway_deployment
 
 DEADLINE_S = 20.0

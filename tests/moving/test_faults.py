@@ -17,7 +17,8 @@ from denizen.moving.errors import NoRoom, Outrun
 from denizen.moving.move import Copied, Move, Verdict
 from denizen.moving.mover import Mover
 from denizen.moving.pace import Pace
-from denizen.postgres.accounts import choose_account, give
+from denizen.postgres.accounts import choose_account
+from denizen.processes.accounts import give
 from denizen.sharding.ids import Bucket, Epoch, ShardId
 from denizen.testing.consistency import assert_consistent
 from denizen.testing.gateway import KINDS, SEED

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from denizen.errors import BadConfiguration
-from denizen.postgres.accounts import can_enter, choose_account, reachable_binaries, require_entry
+from denizen.postgres.accounts import choose_account, reachable_binaries, require_entry
 from denizen.postgres.binaries import WHEEL_PACKAGE, find_binaries, wheel_directory
+from denizen.processes.accounts import can_enter
 from denizen.testing.postgres import reachable_directory
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can run servers as another user")

@@ -14,10 +14,10 @@ import pytest
 from msgspec import structs
 
 from denizen.errors import BadDeployment
-from denizen.postgres.accounts import process_options
 from denizen.postgres.leftovers import running_postmaster
-from denizen.postgres.ports import find_port, is_free
 from denizen.postgres.server import HOST, Server
+from denizen.processes.accounts import process_options
+from denizen.processes.ports import find_port, is_free
 from denizen.testing.postgres import ThrowawayServer, run_blocking, throwaway_server
 
 

@@ -2,7 +2,7 @@
 
 It listens on loopback, on a port that is found, and lets nobody in without the password. Its store may be lost at any
 time: nothing is kept on the bus that PostgreSQL does not have. If this process is killed, the kernel ends the server
-(see `postgres.processes`); one that was left behind all the same is stopped by the next start.
+(see `processes.children`); one that was left behind all the same is stopped by the next start.
 """
 
 import os
@@ -23,8 +23,8 @@ from msgspec import Struct, structs
 from denizen import limits
 from denizen.bus.settings import BusSettings
 from denizen.errors import BadConfiguration, BadDeployment
-from denizen.postgres.ports import find_port
-from denizen.postgres.processes import ChildProcess, command_of
+from denizen.processes.children import ChildProcess, command_of
+from denizen.processes.ports import find_port
 
 HOST: Final = "127.0.0.1"
 USER: Final = "denizen"

@@ -29,10 +29,10 @@ from denizen.deployment.lock import holder
 from denizen.deployment.waiting import until
 from denizen.errors import BadConfiguration, BadDeployment, Refused, Unavailable
 from denizen.events.lanes import BROKEN
-from denizen.postgres.accounts import Account, give
-from denizen.postgres.binaries import Binaries
-from denizen.postgres.cluster import sync_directory
-from denizen.postgres.processes import postgres_environment, spawn
+from denizen.files import sync_directory
+from denizen.postgres.binaries import Binaries, postgres_environment
+from denizen.processes.accounts import Account, give
+from denizen.processes.children import spawn
 
 _PROGRAM: Final = "pg_basebackup"
 _POLL_S: Final = 0.25

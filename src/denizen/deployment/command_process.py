@@ -5,7 +5,7 @@ import sys
 
 from denizen.deployment.layout import Deployment
 from denizen.deployment.waiting import until
-from denizen.postgres.processes import ChildProcess
+from denizen.processes.children import ChildProcess
 
 
 class CommandProcess(ChildProcess):

@@ -18,9 +18,9 @@ from denizen.deployment.layout import Deployment
 from denizen.deployment.state import ControlNodeState
 from denizen.deployment.waiting import until
 from denizen.errors import BadConfiguration
-from denizen.postgres.ports import find_port, is_free
-from denizen.postgres.processes import command_of
 from denizen.postgres.server import HOST
+from denizen.processes.children import command_of
+from denizen.processes.ports import find_port, is_free
 
 
 class ControlProcess(CommandProcess):

@@ -12,8 +12,8 @@ from denizen.deployment.config import GatewaySection, parse_listen
 from denizen.deployment.layout import Deployment
 from denizen.deployment.state import GatewayState
 from denizen.errors import BadConfiguration, BadDeployment
-from denizen.postgres.ports import find_port, is_free
-from denizen.postgres.processes import command_of
+from denizen.processes.children import command_of
+from denizen.processes.ports import find_port, is_free
 
 PROBE_PAUSE_SECONDS = 0.05
 

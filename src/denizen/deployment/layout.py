@@ -35,7 +35,8 @@ from denizen.deployment.state import RunState, ServerState, read_state
 from denizen.errors import BadDeployment
 from denizen.events import sealing
 from denizen.events.keyring import Keyring, WrappingKey, encode_keyring
-from denizen.postgres.cluster import OWNER, sync_directory
+from denizen.files import sync_directory
+from denizen.postgres.cluster import OWNER
 from denizen.postgres.server import DATABASE, HOST
 from denizen.projections.database import DATABASE as READ_DATABASE
 from denizen.sharding.ids import ShardId

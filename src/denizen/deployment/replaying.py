@@ -19,7 +19,7 @@ from denizen.deployment.layout import Deployment
 from denizen.deployment.read_side import readers_of
 from denizen.deployment.waiting import until
 from denizen.errors import BadDeployment
-from denizen.postgres.processes import open_log, spawn
+from denizen.processes.children import open_log, spawn
 from denizen.projections.control import Control, ReplayRuns, workers_of
 from denizen.projections.replay import run as steps
 from denizen.projections.replay import work

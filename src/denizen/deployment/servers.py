@@ -13,19 +13,13 @@ from denizen.deployment.layout import READ_DIRECTORY, READ_SERVER, Deployment
 from denizen.deployment.state import ServerState
 from denizen.deployment.waiting import until
 from denizen.errors import BadDeployment
-from denizen.postgres.accounts import (
-    Account,
-    choose_account,
-    give,
-    private_directory,
-    reachable_binaries,
-    require_entry,
-)
+from denizen.postgres.accounts import choose_account, reachable_binaries, require_entry
 from denizen.postgres.binaries import Binaries, find_binaries
 from denizen.postgres.cluster import NewCluster
 from denizen.postgres.leftovers import clear_leftovers
 from denizen.postgres.server import Server, ServerPlan, socket_fits
 from denizen.postgres.settings import machine_memory_bytes, shard_settings
+from denizen.processes.accounts import Account, give, private_directory
 
 
 class ShardProcess(Server):

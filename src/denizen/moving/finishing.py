@@ -16,8 +16,8 @@ from denizen.moving.comparing import Touched
 from denizen.moving.move import Head, Move, Verdict, Verification
 from denizen.moving.servers import Statements, meaning
 from denizen.moving.slices import POSITION, Slicer
+from denizen.processes.frames import first_cause
 from denizen.sharding.ids import Epoch, Sequence
-from denizen.workers.frames import first_cause
 
 _REST: Final = "select head, digest, events, records, commands from denizen.move_rest($1, $2, $3, $4, $5, $6, $7)"
 _INSERT: Final = "insert into denizen.events select * from unnest($1::denizen.events[])"

@@ -8,7 +8,7 @@ from typing import Final
 from denizen.errors import DenizenError, Unavailable
 from denizen.moving.errors import BY_CODE, MoveRefused, WorkerLost
 from denizen.moving.messages import Plan, SliceDone, SliceFailed, SliceTask, decode_for_mover
-from denizen.workers.frames import Hand, WorkerFailedError
+from denizen.processes.frames import Hand, WorkerFailedError
 
 _MODULE: Final = "denizen.moving.worker"
 

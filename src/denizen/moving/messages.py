@@ -1,4 +1,4 @@
-"""What a mover and its worker processes say to each other; see workers/frames.py for how."""
+"""What a mover and its worker processes say to each other; see processes/frames.py for how."""
 
 from typing import Any, Final
 from uuid import UUID
@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from denizen.events.keyring import SharedKeyring
 from denizen.moving.move import Move
-from denizen.workers.frames import Trouble
+from denizen.processes.frames import Trouble
 
 
 class Plan(Struct, frozen=True, tag="plan"):

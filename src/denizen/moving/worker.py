@@ -15,11 +15,11 @@ from denizen.events.sealing import use
 from denizen.moving.messages import Plan, Ready, SliceDone, SliceFailed, SliceTask, decode_for_worker
 from denizen.moving.servers import meaning, open_connection
 from denizen.moving.slices import Slicer
+from denizen.processes.frames import Trouble, pipes, read_frame
+from denizen.processes.parenthood import run_worker
 from denizen.sharding.ids import ShardId
 from denizen.sharding.names_of import LoginNamesOf
 from denizen.users.login_names import LoginNameKind
-from denizen.workers.frames import Trouble, pipes, read_frame
-from denizen.workers.parenthood import run_worker
 
 
 class Worker:

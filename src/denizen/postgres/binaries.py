@@ -6,6 +6,7 @@ code is never imported; we only use its files.
 """
 
 import importlib.util
+import os
 import re
 import subprocess
 from functools import lru_cache
@@ -81,3 +82,9 @@ def program_version(program: Path) -> str:
     if found is None:
         raise BadConfiguration(f"postgres.bin: {program} gives no version, but {run.stdout.strip()!r}")
     return found[1]
+
+
+def postgres_environment() -> dict[str, str]:
+    """Return an environment for PostgreSQL's programs that nothing of the caller's (PGDATA, PGPORT ...) leaks into."""
+    kept = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR")
+    return {name: os.environ[name] for name in kept if name in os.environ} | {"LC_ALL": "C", "TZ": "UTC"}

@@ -18,9 +18,10 @@ from typing import IO
 
 from denizen import limits
 from denizen.errors import BadDeployment
-from denizen.postgres.accounts import Account, give
-from denizen.postgres.binaries import Binaries
-from denizen.postgres.processes import postgres_environment, spawn
+from denizen.files import sync_directory
+from denizen.postgres.binaries import Binaries, postgres_environment
+from denizen.processes.accounts import Account, give
+from denizen.processes.children import spawn
 
 OWNER = "denizen"
 
@@ -101,12 +102,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make a rename in `directory` durable."""
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

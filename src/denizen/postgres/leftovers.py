@@ -12,7 +12,7 @@ from pathlib import Path
 
 from denizen import limits
 from denizen.errors import BadDeployment
-from denizen.postgres.processes import command_of
+from denizen.processes.children import command_of
 
 
 def clear_leftovers(data: Path) -> int | None:

@@ -20,13 +20,13 @@ from msgspec import Struct, structs
 
 from denizen import limits
 from denizen.errors import BadDeployment
-from denizen.postgres.accounts import Account, give, user_name
-from denizen.postgres.binaries import Binaries
+from denizen.postgres.binaries import Binaries, postgres_environment
 from denizen.postgres.cluster import OWNER
 from denizen.postgres.leftovers import clear_leftovers
-from denizen.postgres.ports import find_port
-from denizen.postgres.processes import ChildProcess, postgres_environment
 from denizen.postgres.settings import render
+from denizen.processes.accounts import Account, give, user_name
+from denizen.processes.children import ChildProcess
+from denizen.processes.ports import find_port
 
 HOST = "127.0.0.1"
 DATABASE = "denizen"

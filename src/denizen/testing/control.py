@@ -12,7 +12,7 @@ from denizen.control.node import ControlNode, NodePlan
 from denizen.control.server import ControlServer
 from denizen.control.wire import client_token
 from denizen.operators.desk import now_ms
-from denizen.postgres.ports import find_port
+from denizen.processes.ports import find_port
 from denizen.sharding.bucket_map import BucketMap
 
 SECRET = b"a secret of the tests, long enough"

@@ -3,7 +3,7 @@
     with throwaway_deployment(shards=2) as running:
         ... running.url, running.admin_key, running.deployment.shards
 
-The process ends with ours at the latest (see `postgres.processes`), and its directory is removed.
+The process ends with ours at the latest (see `processes.children`), and its directory is removed.
 """
 
 import json
@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from denizen.deployment.layout import Deployment
-from denizen.postgres.accounts import Account, give
-from denizen.postgres.processes import spawn
+from denizen.processes.accounts import Account, give
+from denizen.processes.children import spawn
 from denizen.testing.postgres import reachable_directory
 
 START_SECONDS_MAX = 120.0

@@ -16,7 +16,7 @@ from denizen.http.server import listening
 from denizen.http.services import Services
 from denizen.operators.desk import Desk
 from denizen.operators.measuring import ShardMeasures
-from denizen.postgres.ports import find_port
+from denizen.processes.ports import find_port
 from denizen.projections.reading import ReadModels
 from denizen.testing.control import one_voter
 from denizen.testing.gateway import DEPLOYMENT, KINDS, running_gateway

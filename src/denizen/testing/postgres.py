@@ -21,12 +21,13 @@ from urllib.parse import quote
 import asyncpg
 from msgspec import Struct
 
-from denizen.postgres.accounts import choose_account, private_directory, reachable_binaries, require_entry
+from denizen.postgres.accounts import choose_account, reachable_binaries, require_entry
 from denizen.postgres.binaries import find_binaries
 from denizen.postgres.cluster import NewCluster
 from denizen.postgres.migrations import migrate
 from denizen.postgres.server import DATABASE, Server, ServerPlan, connect_args, socket_fits
 from denizen.postgres.settings import throwaway_settings
+from denizen.processes.accounts import private_directory
 
 T = TypeVar("T")
 

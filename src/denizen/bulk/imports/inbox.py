@@ -4,7 +4,7 @@ import asyncio
 from types import TracebackType
 
 from denizen.bulk.imports.messages import Enough, Window, decode_for_worker
-from denizen.workers.frames import read_frame
+from denizen.processes.frames import read_frame
 
 
 class Inbox:

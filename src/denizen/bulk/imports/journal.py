@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from denizen.bulk.imports.messages import Report
 from denizen.errors import BadDeployment
-from denizen.postgres.cluster import sync_directory
+from denizen.files import sync_directory
 
 FORMAT = 1
 _COUNTS = ("rows", "imported", "before", "updated", "unchanged", "skipped", "rejected")

@@ -1,4 +1,4 @@
-"""What parent and workers say to each other; see workers/frames.py for how."""
+"""What parent and workers say to each other; see processes/frames.py for how."""
 
 from typing import Final
 from uuid import UUID
@@ -6,7 +6,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
-from denizen.workers.frames import Trouble
+from denizen.processes.frames import Trouble
 
 
 class Plan(Struct, frozen=True, tag="plan"):

@@ -30,7 +30,7 @@ from denizen.bulk.imports.source import STANDARD_INPUT, Source, head_hash, open_
 from denizen.bulk.imports.windows import Cut, cut
 from denizen.deployment.layout import Deployment
 from denizen.errors import BadDeployment, LoginNameTaken
-from denizen.workers.frames import Hand, start_hands
+from denizen.processes.frames import Hand, start_hands
 
 _WORKER = "denizen.bulk.imports.worker"
 COUNTS = ("rows", "imported", "before", "updated", "unchanged", "skipped", "rejected")

@@ -29,10 +29,10 @@ from denizen.bulk.shards import Shards
 from denizen.deployment.layout import Deployment
 from denizen.errors import DenizenError
 from denizen.events.lanes import BROKEN
+from denizen.processes.frames import Trouble, first_cause, pipes, read_frame
+from denizen.processes.parenthood import run_worker
 from denizen.users.login_names import LoginNameKind
 from denizen.users.rejections import Rejected
-from denizen.workers.frames import Trouble, first_cause, pipes, read_frame
-from denizen.workers.parenthood import run_worker
 
 SETTINGS: Final = {
     "application_name": "denizen import",

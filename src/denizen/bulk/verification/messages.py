@@ -1,4 +1,4 @@
-"""What the parent of a verification and its workers say to each other; see workers/frames.py for how."""
+"""What the parent of a verification and its workers say to each other; see processes/frames.py for how."""
 
 from typing import Final
 
@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from denizen.bulk.verification.differences import Difference
 from denizen.bulk.verification.fold import Elsewhere
-from denizen.workers.frames import Trouble
+from denizen.processes.frames import Trouble
 
 
 class Plan(Struct, frozen=True, tag="plan"):

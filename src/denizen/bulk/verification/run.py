@@ -25,8 +25,8 @@ from denizen.deployment.layout import Deployment
 from denizen.errors import BadDeployment
 from denizen.events.lanes import BROKEN
 from denizen.events.places import read_served
+from denizen.processes.frames import Hand, start_hands
 from denizen.sharding.ids import BUCKETS, Bucket
-from denizen.workers.frames import Hand, start_hands
 
 _WORKER = "denizen.bulk.verification.worker"
 _PAUSE_S = 0.2

@@ -16,10 +16,10 @@ from denizen.bulk.verification.reading import Groups
 from denizen.deployment.layout import Deployment
 from denizen.errors import DenizenError
 from denizen.events.lanes import BROKEN
+from denizen.processes.frames import Trouble, pipes, read_frame
+from denizen.processes.parenthood import run_worker
 from denizen.sharding.ids import ShardId
 from denizen.sharding.names_of import LoginNamesOf
-from denizen.workers.frames import Trouble, pipes, read_frame
-from denizen.workers.parenthood import run_worker
 
 
 class Worker:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from denizen import limits
-from denizen.postgres.accounts import Account, process_options
+from denizen.processes.accounts import Account, process_options
 
 PR_SET_PDEATHSIG = 1
 
@@ -135,9 +135,3 @@ def command_of(pid: int) -> str:
             return ""
     run = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False)
     return run.stdout
-
-
-def postgres_environment() -> dict[str, str]:
-    """Return an environment for PostgreSQL's programs that nothing of the caller's (PGDATA, PGPORT ...) leaks into."""
-    kept = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR")
-    return {name: os.environ[name] for name in kept if name in os.environ} | {"LC_ALL": "C", "TZ": "UTC"}

@@ -11,7 +11,7 @@ from typing import Any
 
 import uvloop
 
-PR_SET_PDEATHSIG = 1
+from denizen.processes.children import PR_SET_PDEATHSIG
 
 
 def die_with_parent(number: signal.Signals) -> None:
