@@ -1,6 +1,8 @@
 """`denizen users` and `denizen keys` against a real deployment: what they print, how they end."""
 
 import io
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -10,6 +12,7 @@ import msgspec
 import pytest
 
 from denizen.cli.main import main
+from denizen.client import Client, Unavailable
 from denizen.testing.deployment import RunningDeployment, throwaway_deployment
 
 # It is the whole command that is tested, with its arguments where it looks for them.
@@ -103,6 +106,56 @@ def test_a_password_comes_from_standard_input_never_from_an_argument(denizen: De
     assert denizen("users", "set", created.json["id"], "--password", "--json", stdin="another horse\n").code == 0
 
 
+@pytest.mark.parametrize("attributes", ['{"plan":NaN}', '{"plan":1e999}', '{"plan":1,"plan":2}', '{"n":"\\ud800"}'])
+def test_attributes_that_are_no_json_change_nothing(denizen: Denizen, attributes: str) -> None:
+    user = denizen("users", "create", "--email", some_email(), "--attributes", '{"plan":"gold"}', "--json").json
+    refused = denizen("users", "set", user["id"], "--attributes", attributes)
+    assert (refused.code, "Traceback" in refused.err, len(refused.err.splitlines())) == (1, False, 1)
+    assert denizen("users", "get", user["id"], "--json").json["version"] == 1
+
+
+def test_a_password_that_cannot_be_one_changes_no_other_field(denizen: Denizen) -> None:
+    user = denizen("users", "create", "--email", some_email(), "--json").json
+    refused = denizen("users", "set", user["id"], "--country", "CH", "--password", stdin="short\n")
+    assert (refused.code, "at least 8 characters" in refused.err) == (1, True)
+    assert denizen("users", "get", user["id"], "--json").json["version"] == 1
+
+
+def test_a_password_that_fails_after_the_fields_says_that_they_are_changed(
+    denizen: Denizen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise Unavailable("a shard does not answer")
+
+    user = denizen("users", "create", "--email", some_email(), "--json").json
+    with monkeypatch.context() as patched:
+        patched.setattr(Client, "set_password", fail)
+        failed = denizen("users", "set", user["id"], "--country", "CH", "--password", stdin="long enough\n")
+    assert failed.code == 1
+    assert "the fields are changed (version 2)" in failed.err
+    assert "a shard does not answer" in failed.err
+
+
+@pytest.mark.parametrize("command", [("--help",), ("users", "list"), ("export", "-"), ("verify", "--json")])
+def test_a_full_disk_is_one_clear_message(deployment: RunningDeployment, command: tuple[str, ...]) -> None:
+    told = {**os.environ, "DENIZEN_DATA": str(deployment.data), "DENIZEN_KEY": deployment.admin_key}
+    line = [sys.executable, "-m", "denizen", *command]
+    with open("/dev/full", "w") as full:
+        run = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, env=told, check=False)
+    assert (run.returncode, len(run.stderr.splitlines())) == (1, 1), run.stderr
+    assert "No space left on device" in run.stderr
+
+
+def test_the_line_end_behind_a_key_does_no_harm(denizen: Denizen, deployment: RunningDeployment) -> None:
+    assert denizen("users", "list", "--key", f"{deployment.admin_key}\r\n").code == 0
+
+
+def test_every_command_says_what_it_does(bare: Denizen) -> None:
+    shown = bare("users", "--help").out
+    assert "Search users" in shown
+    assert "Show the events" in shown
+
+
 def test_the_list_is_a_user_a_line_in_json(denizen: Denizen) -> None:
     emails = {some_email() for _ in range(5)}
     for email in emails:
@@ -126,6 +179,13 @@ def test_the_list_is_a_user_a_line_in_json(denizen: Denizen) -> None:
         (("users", "create", "--nickname", "x"), 2, "--nickname"),
         (("users", "list", "--server", "localhost"), 1, "http://"),
         (("users", "list", "--server", "http://127.0.0.1:9"), 1, "does not answer"),
+        (("users", "list", "--server", "http://127.0.0.1:99999"), 1, "no address"),
+        (("users", "list", "--key", "dk_\x01_y"), 1, "character"),
+        (("users", "list", "--limit", "-1"), 2, "--limit"),
+        (("users", "history", "01a205a0-8017-809f-b8ee-da6b47689a3c", "--limit", "-1"), 2, "--limit"),
+        (("users", "find", "email", ""), 1, "must not be empty"),
+        (("users", "set", str(uuid4()), "--clear", "email", "--email", "x@example.org"), 1, "not both"),
+        (("users", "set", str(uuid4()), "--given", "Ada", "--clear", "name"), 1, "not both"),
         (("users", "list", "--key", "dk_x_y"), 1, "key"),
         (("keys", "create", "x", "--scope", "root"), 2, "root"),
         (("keys", "revoke", "none"), 1, "no API key"),

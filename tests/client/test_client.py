@@ -12,6 +12,7 @@ from denizen import client as public
 from denizen.client import Client, RetryPolicy
 from denizen.client.errors import Problem, problem_from
 from denizen.client.retrying import NO_RETRIES
+from denizen.errors import BadConfiguration
 from denizen.http.problems import CATALOGUE
 from denizen.testing.http import RunningServer
 
@@ -108,6 +109,48 @@ class TestErrors:
         await client.change_user(user.id, {"locale": "de"}, idempotency_key=key)
         with pytest.raises(public.IdempotencyKeyReused):
             await client.change_user(user.id, {"locale": "fr"}, idempotency_key=key)
+
+    @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+    async def test_a_number_that_is_none_is_refused_and_clears_nothing(self, client: Client, number: float) -> None:
+        user = await client.create_user(email=some_email(), attributes={"plan": "gold", "deep": {"n": [1]}})
+        for attributes, field in (({"plan": number}, "plan"), ({"a": None, "deep": {"n": [0.5, number]}}, "deep.n[1]")):
+            with pytest.raises(public.Invalid, match="finite") as refused:
+                await client.change_user(user.id, {"attributes": attributes})
+            assert refused.value.errors[0]["field"] == f"attributes.{field}"
+            with pytest.raises(public.Invalid):
+                await client.create_users([{"email": some_email(), "attributes": attributes}])
+            with pytest.raises(public.Invalid):
+                await client.search_page(attributes=attributes)
+        assert (await client.get_user(user.id)).version == 1
+
+    async def test_a_text_that_is_no_unicode_is_refused(self, client: Client) -> None:
+        with pytest.raises(public.Invalid, match="surrogates"):
+            await client.create_user(username="\ud800")
+
+    async def test_an_empty_login_name_is_refused(self, client: Client) -> None:
+        with pytest.raises(public.Invalid, match="`email` must not be empty"):
+            await client.find_user("email", "")
+        with pytest.raises(public.Invalid):
+            await client.verify_password_of("username", "", PASSWORD)
+
+    @pytest.mark.parametrize(
+        "url",
+        ["", "localhost", "ftp://h", "http://", "http://h:99999", "http://h:0", "http://a b", "http://h\r", "http://h/?q",
+         "http://u:p@h", "http://a..b", f"http://{'a' * 64}.example", "http://[::1"],
+    )  # fmt: skip
+    def test_an_impossible_address_is_refused_when_the_client_is_made(self, url: str) -> None:
+        with pytest.raises(BadConfiguration, match="http://127"):
+            Client(url, "key")
+
+    @pytest.mark.parametrize("key", ["a\r", "a\nX-Header: b", "\0", "ä"])
+    def test_an_impossible_key_is_refused_without_being_shown(self, key: str) -> None:
+        with pytest.raises(BadConfiguration, match="character") as refused:
+            Client("http://127.0.0.1:9", key)
+        assert key not in str(refused.value)
+
+    @pytest.mark.parametrize("url", ["http://[::1]:80", "https://bücher.example/denizen/", "http://localhost:8080"])
+    def test_possible_addresses_are_taken(self, url: str) -> None:
+        Client(url, "key")
 
     def test_every_retryable_code_of_the_api_is_retryable_here(self) -> None:
         for kind in CATALOGUE.values():

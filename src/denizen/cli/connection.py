@@ -37,9 +37,7 @@ class Connection:
         """The address. `BadConfiguration` says what to do if there is none."""
         given = self.server or (None if self.data else os.environ.get(URL_VARIABLE))
         if given:
-            if not given.startswith(("http://", "https://")):
-                raise BadConfiguration(f"{given!r} is no address: it must begin with http:// or https://")
-            return given
+            return given.strip()
         try:
             found = Deployment.load(data_directory(self.data)).gateway_url
         except BadDeployment as error:
@@ -52,8 +50,8 @@ class Connection:
 
     @property
     def given_key(self) -> str | None:
-        """The key of the option or the environment."""
-        return self.key or os.environ.get(KEY_VARIABLE) or None
+        """The key of the option or the environment, without the line end that a file may have put behind it."""
+        return (self.key or os.environ.get(KEY_VARIABLE, "")).strip() or None
 
     def client(self) -> Client:
         """A client of that deployment. `BadConfiguration` if there is no key."""

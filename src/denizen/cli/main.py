@@ -4,8 +4,10 @@ Every command that prints takes `--json`. Exit codes: 0 done, 1 it ran and the a
 rejected, a request refused), 2 it was called wrongly, 130 interrupted.
 """
 
+import errno
 import os
 import sys
+from typing import Final
 
 from cyclopts import App
 
@@ -55,15 +57,33 @@ app.command("denizen.cli.control:app", name="control", help="Run one voter of th
 app.command("denizen.cli.relay:app", name="relay", help="Publish a deployment's events, as a process of its own.")
 
 
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 def main() -> None:
     """Run the command line; an expected error is one clear message, never a traceback."""
     try:
-        app()
+        try:
+            app()
+        except SystemExit:
+            sys.stdout.flush()  # here, where what goes wrong with it can still be told
+            raise
     except DenizenError as error:
         print(f"denizen: {error}", file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:  # whoever read our output, such as `head`, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_no_more()
         sys.exit(141)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        _write_no_more()
+        print(f"denizen: cannot write: {error.strerror}; what was written is not whole", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _write_no_more() -> None:
+    """Let what is still buffered for standard output go nowhere: Python would try again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

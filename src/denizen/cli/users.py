@@ -6,17 +6,17 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from itertools import islice
 from typing import Annotated, Any, Literal, TypeVar
 
 from cyclopts import App, Parameter
+from cyclopts.validators import Number
 from rich.console import Console
 
 from denizen.cli.connection import HERE, Connection
 from denizen.cli.documents import print_certificate, print_json, print_table, print_user
 from denizen.cli.options import UserId
-from denizen.client import Client, EventDocument, User
-from denizen.errors import BadConfiguration
+from denizen.client import Client, EventDocument, Problem, User
+from denizen.errors import BadConfiguration, Invalid
 
 T = TypeVar("T")
 
@@ -73,8 +73,8 @@ class Fields:
 NO_FIELDS = Fields()
 
 
-app.command("denizen.cli.reading:search", name="search")
-app.command("denizen.cli.reading:explain", name="explain")
+app.command("denizen.cli.reading:search", name="search", help="Search users in the directory.")
+app.command("denizen.cli.reading:explain", name="explain", help="Show the events that made a read model's rows.")
 
 
 @app.command
@@ -125,7 +125,10 @@ def change(
     connection: Connection = HERE,
 ) -> None:
     """Change fields of a user; `--attributes` is merged into those there are, null removes one."""
-    changes = fields.document() | dict.fromkeys(clear or [])
+    given, cleared = fields.document(), clear or []
+    if both := sorted(given.keys() & set(cleared)):
+        raise BadConfiguration(f"{', '.join(both)}: give a value or --clear, not both")
+    changes = given | dict.fromkeys(cleared)
     if not changes and not password:
         raise BadConfiguration("nothing to change: give a field, --clear or --password")
     new_password = read_password() if password else None
@@ -136,7 +139,13 @@ def change(
             user = await client.change_user(user_id, changes, if_version=if_version)
         if new_password is not None:
             version = user.version if user is not None and if_version is not None else if_version
-            user = await client.set_password(user_id, new_password, if_version=version)
+            try:
+                user = await client.set_password(user_id, new_password, if_version=version)
+            except Problem as problem:
+                if user is None:
+                    raise
+                done = f"the fields are changed (version {user.version})"
+                raise Problem(f"{done}, setting the password failed: {problem.detail}", **problem.facts) from problem
         return user or await client.get_user(user_id)
 
     _show(connection, connection.run(work))
@@ -185,7 +194,7 @@ def history(
     user_id: UserId,
     /,
     *,
-    limit: Annotated[int, Parameter(help="Events at most; 0 for all.")] = 0,
+    limit: Annotated[int, Parameter(validator=Number(gte=0), help="Events at most; 0 for all.")] = 0,
     connection: Connection = HERE,
 ) -> None:
     """Show what happened to a user, when, by whom and why."""
@@ -205,7 +214,7 @@ def history(
 @app.command(name="list")
 def list_users(
     *,
-    limit: Annotated[int, Parameter(help="Users at most; 0 for all.")] = 50,
+    limit: Annotated[int, Parameter(validator=Number(gte=0), help="Users at most; 0 for all.")] = 50,
     connection: Connection = HERE,
 ) -> None:
     """List users in the stable order of the deployment; with --json, one a line."""
@@ -230,12 +239,20 @@ def list_users(
 
 
 def read_password() -> str:
-    """A password from the terminal, asked twice, or the first line of standard input."""
+    """A password from the terminal, asked twice, or the first line of standard input; `Invalid` if it cannot be one."""
+    from denizen.users.passwords import check_password
+    from denizen.users.rejections import Rejected
+
     if not sys.stdin.isatty():
-        return sys.stdin.readline().rstrip("\r\n")
-    password = getpass.getpass("Password: ")
-    if getpass.getpass("Again: ") != password:
-        raise BadConfiguration("the two passwords differ")
+        password = sys.stdin.readline().rstrip("\r\n")
+    else:
+        password = getpass.getpass("Password: ")
+        if getpass.getpass("Again: ") != password:
+            raise BadConfiguration("the two passwords differ")
+    try:
+        check_password(password)
+    except Rejected as error:
+        raise Invalid(error.detail) from None
     return password
 
 
@@ -245,17 +262,30 @@ async def _some(items: AsyncIterator[T], limit: int) -> list[T]:
         found.append(item)
         if limit and len(found) == limit:
             break
-    return list(islice(found, limit or None))
+    return found
 
 
 def _json_object(text: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise BadConfiguration(f"--attributes is not JSON: {error}") from error
+        value = json.loads(text, object_pairs_hook=_members, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise BadConfiguration(f"--attributes is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise BadConfiguration("--attributes must be a JSON object")
     return value
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"an object has the member {repeated!r} twice")
+    return members
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"it has no number {word}")
 
 
 def _show(connection: Connection, user: User) -> None:

@@ -25,6 +25,7 @@ from denizen.api.shapes import (
     UserPage,
     WrittenUser,
 )
+from denizen.client.errors import Invalid
 from denizen.client.operations import Operations
 from denizen.client.queries import Queries
 from denizen.client.replays import Replays
@@ -41,9 +42,9 @@ _DEFAULT_RETRIES: Final = RetryPolicy()
 class Client(Queries):
     """A client of one deployment. Use it as `async with Client(url, key) as client`, or `close` it.
 
-    Methods raise `denizen.client.Problem`s. Writes take an `idempotency_key`, drawn if none is given, and are
-    repeated under it when they may be; `if_version` makes a command depend on the user's version. `timeout_s` is for
-    one attempt. `operations` and `replays` are for operators.
+    An impossible URL or key is `denizen.errors.BadConfiguration`. Methods raise `denizen.client.Problem`s. Writes take
+    an `idempotency_key`, drawn if none is given, and are repeated under it when they may be; `if_version` makes a
+    command depend on the user's version. `timeout_s` is for one attempt. `operations` and `replays` are for operators.
     """
 
     def __init__(
@@ -258,6 +259,9 @@ def _user(user_id: UserRef) -> str:
 
 
 def _login_name(kind: str, value: str) -> str:
+    if not value:
+        detail = f"`{kind}` must not be empty"
+        raise Invalid(detail, errors=[{"field": kind, "code": f"{kind}_invalid", "detail": detail}])
     return f"/v1/login-names/{_quoted(kind)}/{_quoted(value)}"
 
 

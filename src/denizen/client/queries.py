@@ -10,7 +10,7 @@ import msgspec
 
 from denizen.api.read_side import ChangePage, ExplanationDocument
 from denizen.api.shapes import ActivityDocument, ActivityPage, StatisticsDocument, UserDocument, UserPage
-from denizen.client.transport import Call, Transport
+from denizen.client.transport import Call, Transport, encode
 from denizen.limits import page_users_default
 
 T = TypeVar("T")
@@ -125,4 +125,4 @@ def _texts(values: Mapping[str, Any]) -> dict[str, str]:
 def _text(value: Any) -> str:
     if isinstance(value, datetime):
         return value.isoformat()
-    return msgspec.json.encode(value).decode() if isinstance(value, Mapping) else str(value)
+    return encode(value).decode() if isinstance(value, Mapping) else str(value)

@@ -9,7 +9,8 @@ it was refused.
 import asyncio
 import io
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from math import isfinite
 from typing import Any, Final
 
 import aiohttp
@@ -17,13 +18,14 @@ import msgspec
 from msgspec import Struct
 from yarl import URL
 
-from denizen.client.errors import OutcomeUnknown, Problem, Unreachable, problem_from
+from denizen.client.errors import Invalid, OutcomeUnknown, Problem, Unreachable, problem_from
 from denizen.client.retrying import RetryPolicy
+from denizen.errors import BadConfiguration
 
 _LARGE_BODY_BYTES: Final = 1 << 20  # aiohttp wants larger ones as a file
 _NOT_SENT: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
-encode: Final = msgspec.json.Encoder().encode
+_encode: Final = msgspec.json.Encoder().encode
 
 
 class Answer(Struct):
@@ -49,10 +51,10 @@ class Transport:
     """Connections to one gateway."""
 
     def __init__(self, url: str, key: str | None, retries: RetryPolicy, timeout_s: float) -> None:
-        self._url = url.rstrip("/")
+        self._url = _checked_url(url)
         self._headers = {"User-Agent": "denizen-client", "Accept": "application/json"}
         if key is not None:
-            self._headers["Authorization"] = f"Bearer {key}"
+            self._headers["Authorization"] = f"Bearer {_checked_key(key)}"
         self._retries = retries
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._session: aiohttp.ClientSession | None = None
@@ -110,6 +112,48 @@ class Transport:
         if call.key is None and call.repeatable:
             return Unreachable(f"{self._url} {what}")
         return OutcomeUnknown(f"{self._url} {what}; the write may or may not have happened")
+
+
+def encode(value: Any) -> bytes:
+    """The value as JSON; `Invalid` if JSON has no such value: infinity would go out as null, which clears a field."""
+    try:
+        raw = _encode(value)
+        field = next(_not_finite(msgspec.to_builtins(value)), None) if b"null" in raw else None
+    except (UnicodeEncodeError, RecursionError) as error:
+        raise Invalid(f"the values cannot be sent as JSON: {error}") from None
+    if field is not None:
+        detail = f"`{field}` must be a finite number"
+        raise Invalid(detail, errors=[{"field": field, "code": "wrong_value", "detail": detail}])
+    return raw
+
+
+def _not_finite(value: Any, path: str = "") -> Iterator[str]:
+    """Where the value has numbers that JSON does not know."""
+    if isinstance(value, float) and not isfinite(value):
+        yield path
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _not_finite(item, f"{path}.{name}" if path else str(name))
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _not_finite(item, f"{path}[{index}]")
+
+
+def _checked_url(url: str) -> str:
+    try:
+        parts = URL(url)
+        possible = parts.scheme in ("http", "https") and bool((parts.host or "").encode("idna")) and parts.port != 0
+    except ValueError:
+        possible = False
+    if not possible or not url.isprintable() or any(sign in url for sign in " @?#"):
+        raise BadConfiguration(f"{url!r} is no address of a gateway: it must be such as http://127.0.0.1:8080")
+    return url.rstrip("/")
+
+
+def _checked_key(key: str) -> str:
+    if not (key.isascii() and key.isprintable()):
+        raise BadConfiguration("the API key has a character that no key has: give it as it was shown, and nothing else")
+    return key
 
 
 def _reason(error: Exception) -> str:
