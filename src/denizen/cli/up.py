@@ -10,7 +10,7 @@ from cyclopts import App, Parameter
 
 from denizen.cli.options import DataOption, JsonOption, data_directory
 from denizen.deployment.config import CONFIG_FILE, Config, load_config
-from denizen.deployment.layout import Deployment
+from denizen.deployment.layout import Deployment, unusable
 from denizen.errors import BadConfiguration
 
 SHARDS_DEFAULT = 4
@@ -93,31 +93,50 @@ def config_file(directory: Path, named: Path | None) -> Path | None:
     if named or os.environ.get("DENIZEN_CONFIG"):
         return (named or Path(os.environ["DENIZEN_CONFIG"])).expanduser().absolute()
     usual = directory / CONFIG_FILE
-    return usual if usual.exists() else None
+    try:
+        return usual if usual.exists() else None
+    except OSError as error:
+        raise unusable(directory, error) from error
 
 
 def open_deployment(directory: Path, config: Config) -> Deployment:
-    """Load the deployment, or create it. Raises `BadConfiguration` if it was created with other shards or names."""
+    """Load the deployment, or create it. Raises `BadConfiguration` if it was born with other shards.
+
+    Where a first start failed before it made a shard, the shards and login names of now hold; told no shards, those
+    that it was told.
+    """
     wanted = config.deployment
+    told = wanted.shards is not None or bool(wanted.shard_dsns)
+    shards = wanted.shards if wanted.shards is not None else (0 if wanted.shard_dsns else SHARDS_DEFAULT)
     if not Deployment.exists(directory):
-        shards = wanted.shards if wanted.shards is not None else (0 if wanted.shard_dsns else SHARDS_DEFAULT)
         return Deployment.create(directory, shards=shards, dsns=wanted.shard_dsns, login_names=wanted.login_names)
     deployment = Deployment.load(directory)
-    has = [shard for shard in deployment.record.shards if not shard.added]
-    managed = sum(1 for shard in has if shard.directory is not None)
+    deployment.make_directories()
+    managed, dsns = _born_with(deployment)
+    deployment.decide_anew(
+        shards=shards if told else managed,
+        dsns=wanted.shard_dsns if told else dsns,
+        login_names=wanted.login_names,
+    )
+    managed, dsns = _born_with(deployment)
     if wanted.shards is not None and wanted.shards != managed:
         raise BadConfiguration(
             f"deployment.shards = {wanted.shards}: the deployment in {directory} has {managed} servers since "
             "its birth; leave the number out, or choose another --data"
         )
-    dsns = tuple(shard.dsn for shard in has if shard.dsn is not None)
     if wanted.shard_dsns and wanted.shard_dsns != dsns:
         raise BadConfiguration(
             f"deployment.shard_dsns: the deployment in {directory} was made with other DSNs; leave them out, "
             "or, if a server has moved, change its DSN in deployment.json"
         )
-    deployment.make_directories()
     return deployment
+
+
+def _born_with(deployment: Deployment) -> tuple[int, tuple[str, ...]]:
+    """How many servers of our own there are since the birth, and the DSNs of the others."""
+    born = [shard for shard in deployment.record.shards if not shard.added]
+    dsns = tuple(shard.dsn for shard in born if shard.dsn is not None)
+    return len(born) - len(dsns), dsns
 
 
 def _run(deployment: Deployment, config: Config, *, gateway: bool, as_json: bool) -> None:

@@ -6,7 +6,8 @@ The same makes a shard that joins later, which owns no bucket yet. After that no
 is lost data, and must be said.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import asyncpg
@@ -29,22 +30,37 @@ def ensure_map(deployment: Deployment) -> BucketMap:
     return read_map(deployment.map_path)
 
 
+async def check_given(deployment: Deployment) -> None:
+    """Look at every shard's server that is not ours. Raises `BadDeployment` if one is away or not this deployment's."""
+    for shard in deployment.shards.values():
+        if not shard.managed:
+            with _naming(shard):
+                await _check_server(deployment, shard)
+
+
 async def prepare_shard(deployment: Deployment, shard: ShardServer, bucket_map: BucketMap) -> list[Migration]:
     """Bring one running server's database to this program's schema, and claim it; return the migrations that ran.
 
     Raises `BadDeployment` naming the shard if its server does not answer, or is not this deployment's.
     """
-    try:
+    with _naming(shard):
         await _check_server(deployment, shard)
         ran = await migrate(shard.connect_args)
         if _is_fresh(deployment, shard):
             await _make_shard(deployment, shard, bucket_map)
+        return ran
+
+
+@contextmanager
+def _naming(shard: ShardServer) -> Iterator[None]:
+    """Whatever goes wrong with the shard's server within the block becomes a `BadDeployment` naming the shard."""
+    try:
+        yield
     except BadDeployment as error:
         raise BadDeployment(f"shard {shard.id}: {error}") from error
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         place = hide_password(shard.connect_args.get("dsn", "its own server"))
         raise BadDeployment(f"shard {shard.id}: {place} does not answer: {error or type(error).__name__}") from error
-    return ran
 
 
 def _is_fresh(deployment: Deployment, shard: ShardServer) -> bool:

@@ -289,15 +289,13 @@ class Deployment:
         directory = directory.expanduser().absolute()
         _take_directory(directory)
         _make_subdirectories(directory)
-        managed = [ShardRecord(id=f"s{number}", directory=f"shards/s{number}") for number in range(1, shards + 1)]
-        given = [ShardRecord(id=f"s{number}", dsn=dsn) for number, dsn in enumerate(dsns, start=shards + 1)]
         record = DeploymentRecord(
             format=FORMAT,
             id=uuid4(),
             created_at=datetime.now(UTC),
             hash_seed=secrets.randbits(63),
             login_names=tuple(login_names),
-            shards=(*managed, *given),
+            shards=_first_shards(shards, dsns),
         )
         deployment = cls(directory, record)
         lock = DirectoryLock(deployment.lock_path)
@@ -311,6 +309,31 @@ class Deployment:
             return deployment
         finally:
             lock.release()
+
+    @property
+    def decided(self) -> bool:
+        """Whether a shard may have been made: from then on the shards and the login names stay as they are."""
+        made = (self.directory / shard.directory for shard in self.record.shards if shard.directory is not None)
+        return self.record.born or self.map_path.exists() or any(path.exists() for path in made)
+
+    def decide_anew(self, *, shards: int, dsns: Sequence[str], login_names: Sequence[str]) -> None:
+        """Decide otherwise than `create` did, unless the deployment is `decided`. Raises `BadDeployment` if it runs."""
+        decision = {"shards": _first_shards(shards, dsns), "login_names": tuple(login_names)}
+        if self.decided or structs.replace(self.record, **decision) == self.record:
+            return
+        lock = DirectoryLock(self.lock_path)
+        lock.acquire()
+        try:
+            self.refresh()
+            if not self.decided:
+                self.record = structs.replace(self.record, **decision)
+                self._save()
+        finally:
+            lock.release()
+
+    def refresh(self) -> None:
+        """Read the record anew: another process may have written it. Raises `BadDeployment`."""
+        self.record = Deployment.load(self.directory).record
 
     def make_directories(self) -> None:
         """Make what is missing in the data directory and holds no data, as after a restore; `BadDeployment`."""
@@ -336,6 +359,13 @@ def default_data_directory() -> Path:
     return Path(home) / "denizen"
 
 
+def _first_shards(servers: int, dsns: Sequence[str]) -> tuple[ShardRecord, ...]:
+    """The records of so many servers of our own, then of one shard for each DSN."""
+    managed = [ShardRecord(id=f"s{number}", directory=f"shards/s{number}") for number in range(1, servers + 1)]
+    given = [ShardRecord(id=f"s{number}", dsn=dsn) for number, dsn in enumerate(dsns, start=servers + 1)]
+    return (*managed, *given)
+
+
 def _take_directory(directory: Path) -> None:
     """Make the directory of a new deployment, or see that there is nothing else in it."""
     try:
@@ -346,7 +376,7 @@ def _take_directory(directory: Path) -> None:
             what = strange[0] if strange else "shards with data but no deployment.json"
             raise BadDeployment(f"{directory} holds something else ({what}): choose an empty or a new directory")
     except OSError as error:
-        raise _unusable(directory, error) from error
+        raise unusable(directory, error) from error
 
 
 def _make_subdirectories(directory: Path) -> None:
@@ -359,10 +389,11 @@ def _make_subdirectories(directory: Path) -> None:
             (directory / name).mkdir(exist_ok=True)
             (directory / name).chmod(stat.S_IRWXU)
     except OSError as error:
-        raise _unusable(directory, error) from error
+        raise unusable(directory, error) from error
 
 
-def _unusable(directory: Path, error: OSError) -> BadDeployment:
+def unusable(directory: Path, error: OSError) -> BadDeployment:
+    """Return the error of a data directory that the operating system does not let us use."""
     return BadDeployment(f"the data directory {directory} cannot be used: {error.strerror}; choose another (--data)")
 
 

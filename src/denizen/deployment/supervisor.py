@@ -1,7 +1,8 @@
 """The one process that owns a deployment's servers: it starts them in order, keeps them running, and stops them.
 
-    start   lock → control plane (nobody waits for it) → PostgreSQL servers (side by side) → databases and migrations
-            (side by side) → bus → gateway → event processes → at the birth: the control plane is founded → ready
+    start   lock → address, given databases and programs are checked → control plane (nobody waits for it) → PostgreSQL
+            servers (side by side) → databases and migrations (side by side) → bus → gateway → event processes → at the
+            birth: the control plane is founded → ready
     keep    a server or process that ends by itself is started again, at once at first, then less often;
             the agent makes servers of shards that join, and stops those of shards that leave
     stop    agent → gateway (finishes its requests) → event processes → control plane → PostgreSQL servers (fast
@@ -24,7 +25,7 @@ from msgspec import Struct, structs
 from denizen import __version__
 from denizen.deployment.admin_key import create_admin_key
 from denizen.deployment.agent import Agent
-from denizen.deployment.birth import ensure_map, prepare_shard
+from denizen.deployment.birth import check_given, ensure_map, prepare_shard
 from denizen.deployment.config import Config
 from denizen.deployment.control_plane import ControlPlane
 from denizen.deployment.event_plane import EventPlane
@@ -103,6 +104,7 @@ class Supervisor:
         lock = DirectoryLock(self.deployment.lock_path)
         lock.acquire()
         try:
+            self.deployment.refresh()
             self.deployment.use_keyring()  # nothing is started that could not be read
             with _OnSignals(self.request_stop):
                 await self._serve()
@@ -138,9 +140,13 @@ class Supervisor:
             self.narrator.note(f"a gateway left by an earlier start (pid {leftover}) was stopped")
         if self.gateway:
             self.gateway.choose_port()
+        await check_given(self.deployment)
+        read_dsn = self.config.read.dsn
+        servers = Servers(self.deployment, self.config.postgres, read=self.events is not None and read_dsn is None)
         if self.control:
             await self.control.start()
-        await self._start_servers()
+        self.deployment.write_read_dsn(read_dsn)
+        await self._start_servers(servers)
         await self._prepare_shards()
         await self._start_bus()
         admin_key = None if self.deployment.record.born else await create_admin_key(self.deployment)
@@ -176,10 +182,8 @@ class Supervisor:
         else:
             self.narrator.done("Control plane founded")
 
-    async def _start_servers(self) -> None:
-        read_dsn = self.config.read.dsn
-        self.deployment.write_read_dsn(read_dsn)
-        self.servers = Servers(self.deployment, self.config.postgres, read=self.events is not None and read_dsn is None)
+    async def _start_servers(self, servers: Servers) -> None:
+        self.servers = servers
         names = _names([process.name for process in self.servers.processes])
         missing = self.servers.missing()
         if missing:
