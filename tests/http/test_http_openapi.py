@@ -71,6 +71,14 @@ def test_every_error_that_a_client_may_see_is_in_the_catalogue() -> None:
     assert seen - {"bad_configuration", "bad_deployment"} <= set(CATALOGUE)
 
 
+def test_every_rule_of_an_invalid_is_in_the_reference() -> None:
+    package = Path(errors.__file__).parent
+    sources = [path.read_text() for part in ("http", "service", "operators") for path in (package / part).rglob("*.py")]
+    rules = {"missing_field"} | {rule for source in sources for rule in re.findall(r'\brule="(\w+)"', source)}
+    page = reference()
+    assert not [rule for rule in rules if f"| `{rule}` |" not in page]
+
+
 def test_the_published_documents_have_the_fields_that_the_domain_takes() -> None:
     assert shapes.NewUser.__struct_fields__ == RequestDocument.__struct_fields__
     assert shapes.UserChanges.__struct_fields__ == UserPatch.__struct_fields__

@@ -105,14 +105,29 @@ async def test_an_imported_hash_is_upgraded_by_the_first_right_password(api: Api
 
 
 @pytest.mark.parametrize(
-    "body", [{}, {"password": 1}, {"password": "short"}, {"password": "x" * 1025}, {"password": PASSWORD, "x": 1}]
+    ("body", "field", "code"),
+    [
+        ({}, "password", "missing_field"),
+        ({"password": 1}, "password", "wrong_type"),
+        ({"password": "short"}, "password", "password_too_short"),
+        ({"password": "x" * 1025}, "password", "password_too_long"),
+        ({"password": PASSWORD, "x": 1}, "x", "unknown_field"),
+    ],
 )
-async def test_a_bad_password_is_refused(api: Api, body: object) -> None:
+async def test_a_bad_password_is_refused(api: Api, body: object, field: str, code: str) -> None:
     user = await api.user()
     answer = await api("PUT", f"/v1/users/{user['id']}/password", body)
     assert (answer.status, answer.code) == (422, "invalid")
-    assert answer.json["errors"][0]["field"] in ("password", "x")
+    assert [(error["field"], error["code"]) for error in answer.json["errors"]] == [(field, code)]
     assert b"short" not in answer.raw.replace(b"too_short", b"")
+
+
+async def test_a_kind_that_is_no_login_name_here_is_said_to_be_none(api: Api) -> None:
+    await api.user(phone="+820000000001")
+    path = "/v1/login-names/phone/+820000000001"
+    for answer in (await api("GET", path), await api("POST", f"{path}/password/verify", {"password": PASSWORD})):
+        assert (answer.status, answer.code) == (404, "route_not_found")
+        assert answer.json["detail"] == "`phone` is no login name in this deployment: `email`, `username` are"
 
 
 async def test_passwords_never_stop_other_requests_and_are_shed_when_too_many(api: Api) -> None:

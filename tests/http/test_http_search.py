@@ -74,6 +74,8 @@ async def test_what_cannot_be_searched_is_refused(api: Api) -> None:
         answer = await api("GET", query(**{"country": "DE", name: value}))
         assert (answer.status, answer.code) == (400, "invalid_parameter"), (name, value, answer.raw)
     assert (await api("GET", query(country="DE", position="nonsense"))).code == "invalid_parameter"
+    assert (await api("GET", query(position="nonsense"))).code == "invalid_parameter"
+    assert (await api("GET", query(position="000-1", limit="1"))).status == 200
 
 
 async def test_activity_tells_what_was_done_to_a_user_page_by_page(api: Api) -> None:

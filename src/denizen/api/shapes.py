@@ -49,7 +49,10 @@ Attributes = Annotated[
 ]
 PlainPassword = Annotated[
     str,
-    Meta(min_length=password_chars_min, max_length=password_chars_max, description="Kept as an argon2id hash only."),
+    Meta(
+        description="Kept as an argon2id hash only.",
+        extra_json_schema={"minLength": password_chars_min, "maxLength": password_chars_max},  # the domain checks them
+    ),
 ]
 Scope = Literal["users:read", "users:write", "admin", "metrics:read"]
 Version = Annotated[int, Meta(ge=1, description="Grows by one with each event of the user.")]
@@ -243,7 +246,7 @@ class FieldError(Struct):
 
 
 class Problem(Struct, omit_defaults=True):
-    """An error (RFC 9457). `code` is stable; `errors` names what is wrong field by field.
+    """An error (RFC 9457). `code` is stable; `errors` names the field at fault: the first, where there are several.
 
     Some codes have more members: `kind` (login_name_taken), `expected` and `actual` (version_conflict), `byte_offset`
     (malformed_json), `retry_after_s` (rate_limited).

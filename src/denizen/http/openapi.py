@@ -26,7 +26,10 @@ Json = dict[str, Any]
 
 _PATH_PARAMETERS: Final[dict[str, Json]] = {
     "id": {"description": "User id.", "schema": {"type": "string", "format": "uuid"}},
-    "kind": {"description": "Kind of login name.", "schema": {"enum": ["email", "username", "phone"]}},
+    "kind": {
+        "description": "Kind of login name; 404 `route_not_found` if the deployment does not use it.",
+        "schema": {"enum": ["email", "username", "phone"]},
+    },
     "value": {"description": "Login name in any spelling, percent-encoded.", "schema": {"type": "string"}},
     "key_id": {"description": "Key id.", "schema": {"type": "string", "pattern": "^[^/:]+$"}},
     "shard": {"description": "Name of a shard.", "schema": {"type": "string", "pattern": "^[^/:]+$"}},

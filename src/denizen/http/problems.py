@@ -53,7 +53,7 @@ _REMEDIES: Final[Mapping[type[DenizenError], str]] = {
     refusals.BodyTooLarge: "Send less; large batches go in parts.",
     refusals.UriTooLong: "Send a shorter path and query.",
     refusals.UnsupportedMediaType: "Send `Content-Type: application/json`.",
-    errors.Invalid: "Look at `errors`, which names each field at fault.",
+    errors.Invalid: "Look at `errors`, which names the field at fault: the first, where there are several.",
     errors.IdempotencyKeyReused: "Use a new key for each new request.",
     errors.SearchTooBroad: "Narrow the search down, or leave the sorting out.",
     errors.RateLimited: "Wait as long as `Retry-After` says.",

@@ -1,9 +1,9 @@
 """docs/api.md: the table of routes for people to read. Its beginning is written by hand, in api_preface.md."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.resources import files
-from typing import Any
+from typing import Any, Final
 
 from denizen.http.openapi import description, header_names, tag_of
 from denizen.http.problems import CATALOGUE
@@ -22,6 +22,18 @@ _GROUPS = {
     "service": "The service itself",
 }
 
+_EDGE_CODES: Final[Mapping[str, str]] = {
+    "missing_field": "a field that is required is not there",
+    "length": "a batch holds no items, or too many",
+    "passwords": "a batch holds more plain passwords than may be hashed at once",
+    "name": "not a name of an API key",
+    "scope": "not the scopes of an API key",
+    "rate": "not the rate of an API key",
+    "too_many": "there are as many API keys as may be",
+    "repeated": "a plan moves a bucket twice",
+    "target": "a plan moves a bucket to where it is",
+}
+
 
 def reference() -> str:
     """The whole page."""
@@ -38,8 +50,8 @@ def _problems() -> Iterator[str]:
 
 
 def _field_codes() -> Iterator[str]:
-    yield "The codes in `errors` of an `invalid` user:\n\n| code | meaning |\n| --- | --- |"
-    for code, meaning in CODES.items():
+    yield "The codes in `errors` of an `invalid`:\n\n| code | meaning |\n| --- | --- |"
+    for code, meaning in {**CODES, **_EDGE_CODES}.items():
         yield f"| `{code}` | {meaning} |"
     yield ""
 

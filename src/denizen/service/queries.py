@@ -30,6 +30,11 @@ class UserQueries:
         self._router = router
         self._kinds = kinds
 
+    @property
+    def kinds(self) -> frozenset[LoginNameKind]:
+        """The kinds of login names that this deployment uses."""
+        return self._kinds
+
     async def get_gone_or_not(self, user_id: UUID) -> StoredUser:
         """The user as it is now, deleted, erased or not. `UserNotFound` if there never was one."""
         stored = await current_user(self._router, UserId(user_id))

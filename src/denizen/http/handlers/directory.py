@@ -54,17 +54,22 @@ def require_reads(services: Services) -> ReadModels:
 
 async def reached(reads: ReadModels, projection: str, request: Request) -> bool:
     """Wait a moment for the positions that the request names; whether the model has them. True if it names none."""
+    positions = positions_of(request)
+    return not positions or await reads.wait_for(projection, positions, position_wait_s)
+
+
+def positions_of(request: Request) -> list[Position]:
+    """The positions that the request names, if any."""
     text = request.query.get("position")
     if text is None:
-        return True
+        return []
     tokens = text.split(",")
     if len(tokens) > positions_max:
         raise InvalidParameter("position", "position", f"`position` may name {positions_max} positions at most")
     try:
-        positions = [Position.parse(token) for token in tokens]
+        return [Position.parse(token) for token in tokens]
     except Invalid as error:
         raise InvalidParameter("position", "position", error.detail) from None
-    return await reads.wait_for(projection, positions, position_wait_s)
 
 
 def _search_of(request: Request) -> Search:

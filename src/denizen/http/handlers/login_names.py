@@ -24,16 +24,19 @@ _log = structlog.get_logger()
 
 async def find_user(services: Services, request: Request) -> Reply:
     """GET /v1/login-names/{kind}/{value}"""
-    stored = await services.users.find(_login_name(request))
+    stored = await services.users.find(_login_name(services, request))
     return user_reply(request, stored, location=f"/v1/users/{stored.id}")
 
 
-def _login_name(request: Request) -> LoginName:
-    """The login name in the path; what cannot be one names no user."""
+def _login_name(services: Services, request: Request) -> LoginName:
+    """The login name in the path; what cannot be one names no user. `RouteNotFound` if its kind is not used here."""
     try:
         kind = LoginNameKind.from_word(request.params["kind"])
     except Rejected as error:
         raise RouteNotFound(error.detail) from error
+    if kind not in services.users.kinds:
+        used = ", ".join(f"`{each.word}`" for each in sorted(services.users.kinds))
+        raise RouteNotFound(f"`{kind.word}` is no login name in this deployment: {used} are")
     try:
         return login_name(kind, request.params["value"])
     except Rejected as error:
@@ -67,7 +70,7 @@ async def verify_by_login_name(services: Services, request: Request) -> Reply:
     """POST /v1/login-names/{kind}/{value}/password/verify"""
     guess = await request.document(PasswordGuess)
     try:
-        found = services.users.find(_login_name(request))
+        found = services.users.find(_login_name(services, request))
     except UserNotFound:
         found = _nobody()
     return await _verify(services, request, found, guess.password)

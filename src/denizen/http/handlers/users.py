@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from denizen.api.shapes import EventPage, UserPage, Why
 from denizen.http.cursors import cursor_after, parse_cursor
 from denizen.http.etags import etag, is_known
-from denizen.http.handlers.directory import is_search, search_users
+from denizen.http.handlers.directory import is_search, positions_of, search_users
 from denizen.http.refusals import InvalidParameter
 from denizen.http.replies import Reply, json_reply, not_modified
 from denizen.http.requests import Request, as_document, json_object
@@ -117,6 +117,7 @@ async def list_users(services: Services, request: Request) -> Reply:
     """GET /v1/users"""
     if is_search(request.query):
         return await search_users(services, request)
+    positions_of(request)  # the list is always current, but an impossible position is refused all the same
     limit = request.integer("limit", page_users_default, 1, page_users_max)
     after = parse_cursor(request.query["cursor"]) if "cursor" in request.query else None
     users = await services.users.list_users(after=after, limit=limit + 1)
