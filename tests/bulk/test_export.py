@@ -63,6 +63,6 @@ def test_an_export_that_fails_leaves_no_file(people_file: Path, tmp_path: Path) 
         command = [sys.executable, "-m", "denizen", "export", str(tmp_path / "users.ndjson"), "--data", str(data)]
         stopped = subprocess.run(command, capture_output=True, check=False)
         assert stopped.returncode == 1
-        assert b"does not answer" in stopped.stderr
+        assert b"does not answer (no server listens there)" in stopped.stderr
         assert b"Traceback" not in stopped.stderr
         assert list(tmp_path.iterdir()) == []

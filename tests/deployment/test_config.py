@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from denizen.deployment.config import SECTIONS, hide_password, load_config, parse_listen
+from denizen.deployment.config import IN_WORDS, SECTIONS, hide_password, load_config, parse_listen
 from denizen.errors import BadConfiguration
 
 
@@ -47,7 +47,14 @@ def test_lists_in_variables_are_separated_by_commas() -> None:
         ("gateway = 1\n", r"gateway is a section: write \[gateway\]"),
         ("[gateway]\nlisten_on = ''\n", r"unknown key gateway\.listen_on; did you mean listen\?"),
         ("[gateway\n", "is not valid TOML"),
-        ("[gateway]\nlisten = 8080\n", r"gateway\.listen = 8080 \(.*denizen\.toml\): expected `str`, got `int`"),
+        ("[gateway]\nlisten = 8080\n", r"gateway\.listen = 8080 \(.*denizen\.toml\): a text in quotes$"),
+        ("[deployment]\nshards = 'four'\n", r"deployment\.shards = 'four' \(.*denizen\.toml\): a whole number$"),
+        ("[bus]\nservers = 'nats://u@h:1'\n", r"bus\.servers = .*: a list of texts in quotes$"),
+        ("[postgres]\nsettings = 1\n", r"postgres\.settings = 1 .*: a section of its own"),
+        (
+            "[postgres.settings]\njit = true\nwork_mem = [1]\n",
+            r"postgres\.settings\.work_mem = \[1\] \(.*denizen\.toml\): a text in quotes, a number, true or false$",
+        ),
         ("[gateway]\nlisten = 'here:80'\n", r"gateway\.listen = 'here:80' .* HOST:PORT"),
         ("[deployment]\nshards = 0\n", r"deployment\.shards = 0 .* from 1 to 64"),
         ("[deployment]\nshards = 65\n", r"deployment\.shards = 65 .* from 1 to 64"),
@@ -81,7 +88,7 @@ def test_a_wrong_file_is_refused_by_name(tmp_path: Path, text: str, message: str
         ({"DENIZEN_GATEWAY_LISTN": "x"}, "unknown environment variable DENIZEN_GATEWAY_LISTN; did you mean"),
         (
             {"DENIZEN_DEPLOYMENT_SHARDS": "four"},
-            r"deployment\.shards = 'four' \(environment variable DENIZEN_DEPLOYMENT_SHARDS\): expected `int",
+            r"deployment\.shards = 'four' \(environment variable DENIZEN_DEPLOYMENT_SHARDS\): a whole number$",
         ),
     ],
 )
@@ -120,6 +127,10 @@ def test_every_key_is_in_the_operations_guide() -> None:
     for section, struct in SECTIONS.items():
         for key in struct.__struct_fields__:
             assert f"`{section}.{key}`" in guide or f"`[{section}.{key}]`" in guide
+
+
+def test_every_type_of_a_key_has_words() -> None:
+    assert {kind for struct in SECTIONS.values() for kind in struct.__annotations__.values()} == set(IN_WORDS)
 
 
 def test_passwords_of_dsns_are_not_shown() -> None:

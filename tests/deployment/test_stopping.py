@@ -144,6 +144,7 @@ def test_detached_it_goes_on_until_down(directory: Path) -> None:
     wait_for(lambda: processes_in(directory) == [])
     stopped = denizen("status", "--data", data)
     assert (stopped.returncode, "Denizen is stopped" in stopped.stdout) == (1, True)
+    assert "s1: not running" in stopped.stdout
     assert "is not running" in denizen("down", "--data", data).stdout
     log = (data / "logs" / "denizen.log").read_text()
     assert "dk_" not in log
@@ -154,6 +155,16 @@ def test_detached_a_failed_start_says_why(directory: Path) -> None:
     up = denizen("up", "--detach", "--data", directory / "data", "--listen", "192.0.2.1:80", "--shards", 1)
     assert up.returncode == 1
     assert "gateway.listen: 192.0.2.1:80 is in use (or not an address of this machine)" in up.stderr
+
+
+def test_detached_and_stopped_before_it_is_ready_it_says_just_that(directory: Path) -> None:
+    data = directory / "data"
+    command = [sys.executable, "-P", "-m", "denizen", "up", "--detach", "--data", str(data), "--shards", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as up:
+        wait_for(lambda: "made" in log.read_text() if (log := data / "logs" / "denizen.log").exists() else False)
+        denizen("down", "--data", data)
+        _, said = up.communicate()
+    assert (up.returncode, said) == (1, "denizen: stopped before it was ready\n")
 
 
 def test_lost_data_are_said_and_never_made_anew(directory: Path) -> None:

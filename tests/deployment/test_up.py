@@ -5,6 +5,8 @@ import os
 import re
 import signal
 import stat
+import subprocess
+import sys
 import urllib.request
 
 import asyncpg
@@ -114,6 +116,17 @@ def test_a_killed_gateway_is_started_again_at_the_same_address(running: RunningD
     wait_for(lambda: "gateway runs again" in running.up.notes())
     after = status(running)["gateway"]
     assert (after["state"], after["url"], after["restarts"]) == ("up", before["url"], before["restarts"] + 1)
+
+
+def test_one_more_gateway_says_at_which_port_it_was_found(running: RunningDeployment) -> None:
+    command = [sys.executable, "-P", "-m", "denizen", "gateway", "--data", str(running.data), "--listen", "127.0.0.1:0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as gateway:
+        assert gateway.stderr is not None
+        said = (json.loads(line) for line in gateway.stderr)
+        address = next(line["address"] for line in said if line["event"] == "gateway_ready")
+        with urllib.request.urlopen(f"http://{address}/health/live") as response:
+            assert response.status == 200
+        gateway.terminate()
 
 
 async def test_servers_run_durably(running: RunningDeployment) -> None:

@@ -137,11 +137,20 @@ class Patience:
         """Sleep before the next attempt."""
         if time.monotonic() > self._deadline:
             raise BadDeployment(
-                f"shard {self._shard_id} does not answer ({type(cause).__name__}): "
+                f"shard {self._shard_id} does not answer ({_reason(cause)}): "
                 "start the deployment with `denizen up`, see `denizen status`"
             ) from cause
         await asyncio.sleep(self._pause)
         self._pause = min(self._pause * 2, limits.reconnect_pause_max_s)
+
+
+def _reason(cause: BaseException) -> str:
+    """Why a shard does not answer, for people."""
+    if isinstance(cause, (FileNotFoundError, ConnectionRefusedError)):
+        return "no server listens there"
+    if isinstance(cause, TimeoutError):
+        return "no answer in time"
+    return str(cause) or type(cause).__name__
 
 
 def kinds_of(deployment: Deployment) -> frozenset[LoginNameKind]:

@@ -32,11 +32,11 @@ def start_detached(deployment: Deployment, arguments: list[str], *, as_json: boo
             return 0
     except KeyboardInterrupt:
         child.terminate()
-    child.wait()
+    code = child.wait()
     with (deployment.logs / "denizen.log").open("rb") as log:
         log.seek(where)
         said = log.read().decode(errors="replace")
-    errors = said[said.index("denizen: ") :] if "denizen: " in said else said
+    errors = said[max(said.find("denizen: "), 0) :] if code > 0 else ""  # else it was asked to stop: no error
     print(errors.strip() or "denizen: stopped before it was ready", file=sys.stderr)
     return 1
 

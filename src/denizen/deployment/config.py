@@ -32,6 +32,17 @@ RESERVED_SETTINGS = frozenset(
     {"port", "listen_addresses", "unix_socket_directories", "data_directory", "hba_file", "cluster_name"}
 )
 
+IN_WORDS: Mapping[Any, str] = {  # the types of keys, for people
+    int: "a whole number",
+    int | None: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text in quotes",
+    str | None: "a text in quotes",
+    tuple[str, ...]: "a list of texts in quotes",
+    dict[str, str | int | float | bool]: "a section of its own, a line for each setting",
+}
+
 
 class DeploymentSection(Struct, frozen=True, forbid_unknown_fields=True):
     """`[deployment]`: what is decided at a deployment's birth."""
@@ -195,8 +206,18 @@ def _convert(values: Mapping[str, Any], origins: Mapping[str, str]) -> Config:
         try:
             sections[section][key] = msgspec.convert(value, kind, strict=not lax)
         except msgspec.ValidationError as error:
-            raise wrong(dotted, value, str(error).lower(), origins) from error
+            raise _wrong_type(dotted, value, kind, origins) from error
     return Config(**{name: SECTIONS[name](**keys) for name, keys in sections.items()})  # type: ignore[arg-type]
+
+
+def _wrong_type(key: str, value: Any, kind: Any, origins: Mapping[str, str]) -> BadConfiguration:
+    """Return the error of a value of another type than its key's; in a table, of the first such value."""
+    if isinstance(value, dict):
+        for name, each in value.items():
+            if not isinstance(each, str | int | float | bool):
+                inner = f"{key}.{name}"
+                return wrong(inner, each, "a text in quotes, a number, true or false", {inner: origins[key]})
+    return wrong(key, value, IN_WORDS[kind], origins)
 
 
 def wrong(key: str, value: Any, allowed: str, origins: Mapping[str, str]) -> BadConfiguration:

@@ -19,7 +19,7 @@ from denizen.deployment.control_access import client_of
 from denizen.deployment.gateway import answers_http
 from denizen.deployment.layout import Deployment, ShardServer
 from denizen.deployment.lock import holder
-from denizen.deployment.read_health import ReadHealth, ask_read
+from denizen.deployment.read_health import ReadHealth, ask_read, problem
 from denizen.deployment.state import RunState
 from denizen.sharding.bucket_map import counts, read_map
 
@@ -162,5 +162,5 @@ async def _ask_shard(deployment: Deployment, shard: ShardServer, buckets: int) -
             finally:
                 await connection.close()
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        return ShardHealth(state="down", problem=str(error) or "no answer", **(facts | {"pid": None}))
+        return ShardHealth(state="down", problem=problem(error, shard.managed), **(facts | {"pid": None}))
     return ShardHealth(state="up", **facts, **dict(figures))

@@ -48,6 +48,13 @@ class ReadHealth(Struct, frozen=True):
         return self.state == "up" and all(each.state == "running" for each in self.projections if each.live)
 
 
+def problem(error: Exception, managed: bool) -> str:
+    """Why a database does not answer, for people; `managed`: its server is one of ours."""
+    if managed and isinstance(error, (FileNotFoundError, ConnectionRefusedError)):
+        return "not running"
+    return str(error) or "no answer"
+
+
 async def ask_read(deployment: Deployment) -> ReadHealth:
     """Ask the read database."""
     dsn = deployment.read_dsn
@@ -66,5 +73,5 @@ async def ask_read(deployment: Deployment) -> ReadHealth:
             finally:
                 await connection.close()
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        return ReadHealth(state="down", problem=str(error) or "no answer", **(facts | {"pid": None}))
+        return ReadHealth(state="down", problem=problem(error, dsn is None), **(facts | {"pid": None}))
     return ReadHealth(state="up", projections=versions, **facts)

@@ -38,6 +38,8 @@ class Listener:
         except OSError as error:
             raise BadConfiguration(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
         self._socket.setblocking(False)
+        found = self._socket.getsockname()[1]  # if port 0 was asked for
+        self.address = f"[{host}]:{found}" if ":" in host else f"{host}:{found}"
 
     def start(self) -> None:
         """Begin to take connections, on the running loop."""

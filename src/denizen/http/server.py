@@ -67,10 +67,10 @@ async def _serve(deployment: Deployment, host: str, port: int) -> None:
             process_metrics=ProcessMetrics(deployment),
             desk=desk_of(deployment),
             log=True,
-        ),
+        ) as services,
     ):
         calm_the_collector()
-        _log.info("gateway_ready", address=f"{host}:{port}", deployment=str(deployment.id))
+        _log.info("gateway_ready", address=services.address, deployment=str(deployment.id))
         await stop.wait()
         _log.info("gateway_stopping")
     _log.info("gateway_stopped")
@@ -122,6 +122,7 @@ async def listening(
     services.erasures, services.bus = engine.erasures, bus
     access_log = AccessLog(_write_line, metrics.log_lines_lost.inc) if log else None
     listener = Listener(Gateway(services, access_log).answer, host, port)
+    services.address = listener.address
     await services.passwords.start()
     if access_log is not None:
         access_log.start()

@@ -22,8 +22,8 @@ from denizen.service.keys import KeyRing
 class Services(Struct):
     """The parts of one gateway process. `stopping` turns readiness off while it drains.
 
-    `in_flight` counts the requests being answered. Without `reads` there is nothing to search, without
-    `changes` nothing to follow, without `desk` no control plane.
+    `address` is where it listens, `in_flight` counts the requests being answered. Without `reads` there is nothing to
+    search, without `changes` nothing to follow, without `desk` no control plane.
     """
 
     users: UserService
@@ -41,5 +41,6 @@ class Services(Struct):
     erasures: Erasures | None = None
     process_metrics: ProcessMetrics | None = None
     bus: BusSettings | None = None
+    address: str = ""
     stopping: bool = False
     in_flight: int = 0
