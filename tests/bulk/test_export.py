@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from denizen.bench.people import people
+from denizen.bulk.exports.target import target
+from denizen.errors import BadConfiguration
 from denizen.testing.deployment import RunningDeployment, throwaway_deployment
 
 BY_DEPLOYMENT = ("id", "version", "created_at", "updated_at")
@@ -58,6 +60,7 @@ def test_an_export_that_fails_leaves_no_file(people_file: Path, tmp_path: Path) 
         denizen(running, "import", str(people_file))
         done = denizen(running, "export", str(tmp_path / "missing" / "users.ndjson"), code=1)
         assert b"cannot write" in done.stderr
+        assert b"is a directory; name a file in it" in denizen(running, "export", str(tmp_path), code=1).stderr
         data = running.data
         running.up.stop()
         command = [sys.executable, "-m", "denizen", "export", str(tmp_path / "users.ndjson"), "--data", str(data)]
@@ -66,3 +69,22 @@ def test_an_export_that_fails_leaves_no_file(people_file: Path, tmp_path: Path) 
         assert b"does not answer (no server listens there)" in stopped.stderr
         assert b"Traceback" not in stopped.stderr
         assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_removes_what_killed_ones_to_the_same_file_left(tmp_path: Path) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    left = tmp_path / f".users.*.{gone.pid}.part"
+    others = [tmp_path / f".users.*.{os.getppid()}.part", tmp_path / f".users.x.{gone.pid}.part"]
+    for path in (left, *others):
+        path.touch()
+    with target(str(tmp_path / "users.*")) as file:
+        file.write(b"whole")
+    assert set(tmp_path.iterdir()) == {tmp_path / "users.*", *others}
+
+
+def test_a_name_that_cannot_be_taken_is_told(tmp_path: Path) -> None:
+    name = tmp_path / "users"
+    with pytest.raises(BadConfiguration, match="Is a directory"), target(str(name)):
+        name.mkdir()
+    assert list(tmp_path.iterdir()) == [name]

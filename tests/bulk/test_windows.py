@@ -1,8 +1,13 @@
 """Cutting: always at the same places, never inside a record, and no line is too long to be refused."""
 
+import gzip
+import os
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from denizen import limits
 from denizen.bulk.imports.messages import Problem
@@ -69,3 +74,35 @@ def test_what_cannot_be_read_is_said(tmp_path: Path, head: bytes) -> None:
     path.write_bytes(head)
     with pytest.raises(UnreadableError):
         windows(path)
+
+
+PACKERS = {"gzip": gzip.compress, "zstd": zstandard.compress}
+
+
+@pytest.mark.parametrize("packing", PACKERS)
+def test_a_cut_off_file_is_never_taken_for_a_whole_one(tmp_path: Path, packing: str) -> None:
+    pack: Callable[[bytes], bytes] = PACKERS[packing]
+    content = b"".join(b"%d %s\n" % (line, os.urandom(20).hex().encode()) for line in range(100))
+    first, second = pack(content), pack(content)
+    path = tmp_path / "file"
+    for size in range(5, len(first + second), 7):
+        path.write_bytes((first + second)[:size])
+        if size != len(first):
+            with pytest.raises(UnreadableError, match="cut off"):
+                windows(path)
+    path.write_bytes(first + second)
+    assert b"".join(data for _, _, data in windows(path)[0]) == content * 2
+
+
+def test_a_zstd_file_of_many_frames_is_read_in_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    blank = zstandard.compress(b"\n" * (64 << 20))
+    skipped = b"\x50\x2a\x4d\x18\x04\0\0\0none"
+    path.write_bytes(zstandard.compress(b"one\n") + skipped + zstandard.compress(b"") + blank)
+    with open_source(str(path)) as source:
+        assert source.readline(100) == b"one\n"
+        tracemalloc.start()
+        while source.readline(100):
+            pass
+        assert tracemalloc.get_traced_memory()[1] < 48 << 20
+        tracemalloc.stop()

@@ -65,6 +65,7 @@ def import_(
 ) -> None:
     """Import people."""
     from denizen.bulk.imports.columns import BadColumnsError
+    from denizen.bulk.imports.rejects import BadRejectsError
     from denizen.bulk.imports.run import Import, Options
     from denizen.cli.import_progress import progress_of, show
 
@@ -85,14 +86,19 @@ def import_(
     )
 
     async def run() -> int:
-        with progress_of(quiet=json) as progress:
-            summary = await Import(options, progress).run()
-        print(msgspec.json.encode(summary).decode()) if json else show(summary, file)
+        work = None
+        try:
+            with progress_of(quiet=json) as progress:
+                work = Import(options, progress)
+                summary = await work.run()
+        finally:
+            if work is not None and work.begun:
+                print(msgspec.json.encode(work.summary).decode(), flush=True) if json else show(work.summary, file)
         return 0 if summary.complete and not summary.rejected else 1
 
     try:
         code = asyncio.run(run())
-    except BadColumnsError as error:
+    except (BadColumnsError, BadRejectsError) as error:
         _wrong(error.detail)
     sys.exit(code)
 

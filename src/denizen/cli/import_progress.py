@@ -103,9 +103,10 @@ def show(summary: Summary, file: str) -> None:
     )
     if summary.rejects:
         console.print(f"  rows that were not accepted: {escape(summary.rejects)}", soft_wrap=True)
-    if not summary.complete and not summary.dry_run:
-        again = f"denizen import {file}" + (f" --resume {summary.import_id}" if file == "-" else "")
-        console.print(f"  stopped early; go on with: {escape(again)}", soft_wrap=True)
+    if not summary.complete:
+        again = "" if summary.dry_run else "; the same command goes on"
+        resume = f" with --resume {summary.import_id}" if again and file == "-" else ""
+        console.print(f"  stopped early{again}{resume}", soft_wrap=True)
 
 
 def _facts(summary: Summary) -> str:

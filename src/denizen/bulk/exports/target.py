@@ -2,9 +2,10 @@
 
 import gzip
 import os
+import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Final, cast
 
@@ -23,8 +24,12 @@ def target(name: str) -> Iterator[IO[bytes]]:
         sys.stdout.buffer.flush()
         return
     path = Path(name)
+    if os.path.isdir(name):
+        raise BadConfiguration(f"{path} is a directory; name a file in it")
     fresh = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        with suppress(PermissionError):
+            _remove_leftovers(path)
         handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     except OSError as error:
         raise BadConfiguration(f"cannot write to {path.parent}: {error.strerror}") from error
@@ -34,9 +39,31 @@ def target(name: str) -> Iterator[IO[bytes]]:
                 yield file
             raw.flush()
             os.fsync(raw.fileno())
-        fresh.replace(path)
+        try:
+            fresh.replace(path)
+        except OSError as error:
+            raise BadConfiguration(f"cannot write {path}: {error.strerror}") from error
     finally:
         fresh.unlink(missing_ok=True)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what exports to the same file left that were killed: it is full of personal data."""
+    ours = re.compile(rf"\.{re.escape(path.name)}\.([0-9]+)\.part")
+    for other in path.parent.iterdir():
+        named = ours.fullmatch(other.name)
+        if named and not _lives(int(named[1])):
+            other.unlink(missing_ok=True)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 @contextmanager

@@ -85,6 +85,11 @@ class Journal:
         """Give the lock back."""
         os.close(self.handle)
 
+    def discard(self) -> None:
+        """Forget the import: it did nothing."""
+        self.path.unlink()
+        self.close()
+
     def _write(self, line: Any) -> None:
         os.write(self.handle, msgspec.json.encode(line) + b"\n")
         os.fsync(self.handle)
@@ -130,6 +135,8 @@ def _open(path: Path) -> Journal:
     handle = os.open(path, os.O_RDWR | os.O_APPEND)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.fstat(handle).st_nlink:  # discarded just now, by a command on the same input
+            raise BlockingIOError
     except BlockingIOError:
         os.close(handle)
         raise BadDeployment(f"the import {path.stem} runs already; wait for it, or stop it first") from None

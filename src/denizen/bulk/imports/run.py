@@ -89,7 +89,7 @@ class Progress(Protocol):
 
 
 class Import:
-    """One run of an import. `run` it once."""
+    """One run of an import. `run` it once; `begun`: `summary` says how far it came, even if `run` raised."""
 
     def __init__(self, options: Options, progress: Progress) -> None:
         self._options = options
@@ -97,31 +97,36 @@ class Import:
         self._deployment = Deployment.load(options.data)
         self._stopping = asyncio.Event()
         self._failure: LoginNameTaken | None = None
-        self._summary = Summary("", dry_run=options.dry_run)
+        self.begun = False
+        self.summary = Summary("", dry_run=options.dry_run)
         self._done_here = 0
         self._began = time.monotonic()
 
     async def run(self) -> Summary:
-        """Import. Raises `DenizenError`; what was reported as done stays, and the import can be resumed."""
-        with open_source(self._options.input) as source, self._scratch() as scratch, self._journal() as journal:
-            columns, first_line = self._columns(source)
-            plan = self._plan(journal, columns, scratch)
-            self._summary.import_id = str(plan.import_id)
-            rejects = Rejects(self._rejects_path(plan), journal.rejects_bytes if journal else 0)
-            if journal is not None:
-                self._count(journal.totals())
-                self._summary.resumed = journal.resumed
-            self._progress.begin(source.size, self._summary)
-            inherited = [] if journal is None else [journal.handle]
-            hands = await start_hands(self._options.workers, _WORKER, decode_for_parent, plan, inherited)
-            try:
-                with self._signals(hands):
-                    await self._drive(
-                        hands, cut(source, csv=self._options.csv, first_line=first_line), journal, rejects
-                    )
-            finally:
-                await asyncio.gather(*(hand.stop() for hand in hands))
-            return self._finish(journal, rejects, scratch)
+        """Import. Raises `DenizenError`; what was done until then stays, is in `summary`, and can be gone on with."""
+        with open_source(self._options.input) as source:
+            columns, first_line = self._columns(source)  # before the journal: a wrong call leaves nothing behind
+            cuts = cut(source, csv=self._options.csv, first_line=first_line)
+            with self._scratch() as scratch, self._journal() as journal:
+                plan = self._plan(journal, columns, scratch)
+                self.summary.import_id = str(plan.import_id)
+                rejects = Rejects(self._rejects_path(plan), journal.rejects_bytes if journal else 0, source.status)
+                if journal is not None:
+                    self._count(journal.totals())
+                    self.summary.resumed = journal.resumed
+                self._progress.begin(source.size, self.summary)
+                inherited = [] if journal is None else [journal.handle]
+                hands = await start_hands(self._options.workers, _WORKER, decode_for_parent, plan, inherited)
+                self.begun = True
+                try:
+                    with self._signals(hands):
+                        await self._drive(hands, cuts, journal, rejects)
+                finally:
+                    await asyncio.gather(*(hand.stop() for hand in hands))
+                    self._finish(journal, rejects, scratch)
+        if self._failure is not None:
+            raise self._failure
+        return self.summary
 
     def stop(self) -> None:
         """Stop after the windows in hand."""
@@ -156,14 +161,17 @@ class Import:
             raise
         finally:
             stopping.cancel()
-        self._summary.complete = feed.exhausted and not left and self._failure is None
+        self.summary.complete = feed.exhausted and not left and self._failure is None
 
     def _take(self, report: Report, piece: Cut, journal: Journal | None, rejects: Rejects) -> None:
         conflict = next((problem for problem in report.problems if problem.conflict), None)
         if self._options.on_conflict == "fail" and conflict is not None:
             if self._failure is None:
-                self._failure = LoginNameTaken(f"line {conflict.line}: {conflict.detail}", line=conflict.line)
+                detail = f"line {conflict.line}: {conflict.detail}; go on with --on-conflict skip or update"
+                self._failure = LoginNameTaken(detail, line=conflict.line)
             self._stopping.set()
+            imported = report.imported + report.before  # the window's other rows are told when it is done whole
+            self._count({"rows": imported, "imported": imported})
             return
         report.rows += len(piece.problems)
         report.rejected += len(piece.problems)
@@ -172,29 +180,26 @@ class Import:
             journal.add(report, rejects.bytes)
         self._done_here += report.rows
         self._count({name: getattr(report, name) for name in COUNTS})
-        self._progress.advance(piece.position, self._summary)
+        self._progress.advance(piece.position, self.summary)
 
     def _count(self, counts: dict[str, int]) -> None:
-        summary = self._summary
+        summary = self.summary
         for name, count in counts.items():
             name = "imported" if name == "before" else name  # noqa: PLW2901  one import, whichever run did it
             setattr(summary, name, getattr(summary, name) + count)
         summary.seconds = round(time.monotonic() - self._began, 3)
         summary.rows_per_second = round(self._done_here / summary.seconds) if summary.seconds else 0
 
-    def _finish(self, journal: Journal | None, rejects: Rejects, scratch: str) -> Summary:
-        summary = self._summary
+    def _finish(self, journal: Journal | None, rejects: Rejects, scratch: str) -> None:
+        summary = self.summary
         if self._options.dry_run and summary.complete:
             self._count_duplicates(Path(scratch), rejects)
         self._count({})
         rejects.close()
         summary.cpu_seconds = _cpu_seconds()
         summary.rejects = str(rejects.path) if rejects.exists else None
-        if self._failure is not None:
-            raise self._failure
         if journal is not None and summary.complete:
             journal.finish(summary)
-        return summary
 
     def _count_duplicates(self, scratch: Path, rejects: Rejects) -> None:
         """Rows whose login names appear earlier in the file count as the conflicts that they would be."""
@@ -205,11 +210,11 @@ class Import:
                 for line, earlier in found.items()
             ]
         )
-        self._summary.imported -= len(found)
+        self.summary.imported -= len(found)
         if self._options.on_conflict == "update":
-            self._summary.updated += len(found)
+            self.summary.updated += len(found)
         else:
-            self._summary.skipped += len(found)
+            self.summary.skipped += len(found)
 
     def _columns(self, source: Source) -> tuple[list[str | None], int]:
         options = self._options
@@ -252,17 +257,24 @@ class Import:
             journal = journals.find_by_id(directory, options.resume)
         elif path is not None and head is not None and not options.fresh:
             journal = journals.find(directory, path, head)
+        if journal is not None and journal.header.options != about:
+            if journal.done:
+                journal.close()
+                raise BadDeployment(
+                    f"the import {journal.header.id} was begun with another format; resume it with the same, or use"
+                    " --fresh"
+                )
+            journal.discard()
+            journal = None
         if journal is None:
             journal = journals.create(directory, path, head, about)
-        elif journal.header.options != about:
-            journal.close()
-            raise BadDeployment(
-                f"the import {journal.header.id} was begun with another format; resume it with the same, or use --fresh"
-            )
         try:
             yield journal
         finally:
-            journal.close()
+            if self.begun or journal.resumed:
+                journal.close()
+            else:
+                journal.discard()
 
     @contextmanager
     def _scratch(self) -> Iterator[str]:

@@ -2,6 +2,8 @@
 
 import gzip
 import io
+import os
+import stat
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -20,6 +22,7 @@ BOM: Final = b"\xef\xbb\xbf"
 _WIDE_BOMS: Final = (b"\xff\xfe", b"\xfe\xff")
 _BLOCK_BYTES: Final = 1 << 20
 _HEAD_BYTES: Final = 1 << 20
+_PACKED_BYTES: Final = 256  # unpacked at a time: even of the tightest zstd they give no more than 8 MiB
 STANDARD_INPUT: Final = "-"
 
 
@@ -51,12 +54,42 @@ class _Counted(io.RawIOBase):
         return count
 
 
+class _Unpacked(io.RawIOBase):
+    """The content of zstd frames one after the other; `EOFError` if the last one is cut off."""
+
+    def __init__(self, packed: io.BufferedReader) -> None:
+        self._packed = packed
+        self._frame = zstandard.ZstdDecompressor().decompressobj()
+        self._ready = memoryview(b"")
+        self._behind = b""  # what was read already of the next frame
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            piece = self._behind or self._packed.read(_PACKED_BYTES)
+            if not piece and not self._frame.eof:
+                raise EOFError("it ends within a zstd frame")
+            if not piece:
+                return 0
+            if self._frame.eof:
+                self._frame = zstandard.ZstdDecompressor().decompressobj()
+            self._ready = memoryview(self._frame.decompress(piece))
+            self._behind = self._frame.unused_data
+        count = min(len(buffer), len(self._ready))
+        buffer[:count] = self._ready[:count]
+        self._ready = self._ready[count:]
+        return count
+
+
 class Source:
     """An opened input: `lines` to read from, how far it is, and how long it is if that is known."""
 
-    def __init__(self, name: str, counted: _Counted, lines: io.BufferedReader, size: int | None) -> None:
+    def __init__(self, name: str, counted: _Counted, lines: io.BufferedReader, status: os.stat_result) -> None:
         self.name = name
-        self.size = size
+        self.status = status
+        self.size = status.st_size if stat.S_ISREG(status.st_mode) else None
         self._counted = counted
         self._lines = lines
 
@@ -70,7 +103,9 @@ class Source:
         try:
             return self._lines.readline(bytes_max)
         except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError) as error:
-            raise UnreadableError(f"{self.name} is damaged or cut off: {error}") from error
+            raise UnreadableError(
+                f"{self.name} is damaged or cut off: {error}; import a whole one: rows that are there are skipped"
+            ) from error
         except OSError as error:
             raise UnreadableError(f"{self.name} cannot be read: {error.strerror or error}") from error
 
@@ -85,7 +120,14 @@ def open_source(path: str) -> Iterator[Source]:
     except OSError as error:
         raise UnreadableError(f"{path} cannot be read: {error.strerror}") from error
     try:
-        size = None if standard else Path(path).stat().st_size
+        yield _source(file, name)
+    finally:
+        if not standard:
+            file.close()
+
+
+def _source(file: io.BufferedReader, name: str) -> Source:
+    try:
         head = _read_exactly(file.read, 4)
         if head.startswith(_WIDE_BOMS):
             raise UnreadableError(f"{name} is in UTF-16; convert it to UTF-8 first")
@@ -93,12 +135,11 @@ def open_source(path: str) -> Iterator[Source]:
         lines = io.BufferedReader(cast(Any, _opener(head)(counted)), _BLOCK_BYTES)
         if lines.peek(len(BOM)).startswith(BOM):
             lines.read(len(BOM))
-        yield Source(name, counted, lines, size)
-    except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError, IsADirectoryError) as error:
-        raise UnreadableError(f"{name} cannot be read: {error}") from error
-    finally:
-        if not standard:
-            file.close()
+        return Source(name, counted, lines, os.fstat(file.fileno()))
+    except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError) as error:
+        raise UnreadableError(f"{name} is damaged or cut off: {error}") from error
+    except OSError as error:
+        raise UnreadableError(f"{name} cannot be read: {error.strerror or error}") from error
 
 
 def head_hash(path: str) -> str:
@@ -111,9 +152,7 @@ def _opener(head: bytes) -> Callable[[_Counted], Any]:
     if head.startswith(GZIP):
         return lambda counted: gzip.GzipFile(fileobj=io.BufferedReader(counted, _BLOCK_BYTES))
     if head.startswith(ZSTD):
-        return lambda counted: zstandard.ZstdDecompressor().stream_reader(
-            io.BufferedReader(counted, _BLOCK_BYTES), read_across_frames=True, closefd=False
-        )
+        return lambda counted: _Unpacked(io.BufferedReader(counted, _BLOCK_BYTES))
     return lambda counted: counted
 
 
