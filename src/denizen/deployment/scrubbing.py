@@ -31,7 +31,7 @@ _TABLES: Final = """
     where schemaname in ('denizen', 'denizen_read') and tablename <> 'schema_migrations' order by 1
 """
 _UNSCRUBBED: Final = """
-    select x.bucket, e.sequence, x.settled_at is not null as settled from denizen.erasures x
+    select x.user_id, x.bucket, e.sequence, x.settled_at is not null as settled from denizen.erasures x
     join lateral (
         select e.sequence from denizen.events e where e.stream = x.user_id order by e.version desc limit 1
     ) e on true
@@ -84,9 +84,9 @@ async def scrub(deployment: Deployment, *, online: bool, tell: Tell) -> Scrubbed
 
 async def _waiting(connection: asyncpg.Connection, read: asyncpg.Connection, moment: datetime) -> int:
     waiting = 0
-    for bucket, sequence, settled in await connection.fetch(_UNSCRUBBED, moment):
+    for user_id, bucket, sequence, settled in await connection.fetch(_UNSCRUBBED, moment):
         position = Position(Bucket(bucket), Sequence(sequence))
-        waiting += not (settled and await all_have(read, position))
+        waiting += not (settled and await all_have(read, user_id, position))
     return waiting
 
 

@@ -1,10 +1,13 @@
 """A batch of events, folded in memory into the changes of each table: each row is written once, however many events.
 
 Pure: no database, no clock. A stream whose fold fails is parked at the event that fails; the events before it count.
+An erasure never needs the fold: after it there is no row, whatever the fold says, and no stream is parked.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +22,7 @@ Streams = dict[UUID, list[RecordedEvent]]
 
 
 class Poison(Struct, frozen=True):
-    """An event that a fold cannot take, and why."""
+    """An event that a fold cannot take, and why: never a text of its own, which may hold personal data."""
 
     event: RecordedEvent
     error: str
@@ -37,14 +40,32 @@ class Changes(Struct):
     clears: dict[Table, list[UUID]] = field(default_factory=dict)  # users that were erased, by table
     poison: list[Poison] = field(default_factory=list)
 
+    def clear(self, tables: Iterable[Table], user_id: UUID) -> None:
+        """Clear what these tables have of an erased user."""
+        for table in tables:
+            if table.kind is not Kind.LOG or table.personal:
+                self.clears.setdefault(table, []).append(user_id)
+
 
 def by_stream(events: Iterable[RecordedEvent], parked: Mapping[UUID, Any] | frozenset[UUID] = frozenset()) -> Streams:
-    """The events of users, by user, in order; those of `parked` streams are left out."""
+    """The events of users, by user, in order; those of `parked` streams are left out, but for erasures."""
     streams: Streams = {}
     for event in events:
-        if is_of_user(event) and event.stream not in parked:
+        if is_of_user(event) and (event.stream not in parked or ends_erased([event])):
             streams.setdefault(event.stream, []).append(event)
     return streams
+
+
+def ends_erased(events: Sequence[RecordedEvent]) -> bool:
+    """Whether the user of these events is erased: nothing comes after that."""
+    return type(events[-1].event) is UserErased
+
+
+def erasure(projection: Projection, user_id: UUID) -> Changes:
+    """What an erasure changes if neither the fold nor its rows can be used."""
+    changes = Changes()
+    changes.clear(projection.tables, user_id)
+    return changes
 
 
 def fold_streams(projection: Projection, streams: Streams, current: Mapping[UUID, Row]) -> Changes:
@@ -66,14 +87,16 @@ class Folder:
         """Fold each stream into its current row."""
         fold, output = self._projection.fold, Output()
         for user_id, events in streams.items():
-            before = current.get(user_id)
+            before, erased = current.get(user_id), ends_erased(events)
             if output.rows:
                 output = Output()
             try:
-                self._take(before, fold(user_id, before, events, output), output)
-                self._clear(user_id, events)
+                after = fold(user_id, before, events, output)
+                self._take(before, None if erased else after, output)
             except Exception:  # noqa: BLE001 - whatever a fold raises is about its stream
                 self._take_singly(user_id, before, events)
+            if erased:
+                self._changes.clear(self._projection.outputs, user_id)
 
     def drain(self) -> dict[Table, list[Row]]:
         """The rows to write so far, to be taken away now; what is counted stays until `finish`."""
@@ -106,28 +129,34 @@ class Folder:
             else:
                 self._counts[table][row] += 1
 
-    def _clear(self, user_id: UUID, events: list[RecordedEvent]) -> None:
-        """When a user is erased, what was remembered of it is emptied, and counts of what nobody else has go."""
-        if type(events[-1].event) is UserErased:
-            for table in self._projection.outputs:
-                if table.personal or table.kind is Kind.COUNT:
-                    self._changes.clears.setdefault(table, []).append(user_id)
-
     def _take_singly(self, user_id: UUID, row: Any, events: list[RecordedEvent]) -> None:
-        """Fold event by event, up to the one that fails."""
-        before, kept = row, Output()
-        self._clear(user_id, events)
+        """Fold event by event, up to the one that fails; of those behind it, only an erasure."""
+        before, kept, poison, erased = row, Output(), list[Poison](), ends_erased(events)
         for event in events:
+            if poison and not (erased and event is events[-1]):
+                continue
             output = Output()
             try:
                 after = self._projection.fold(user_id, row, [event], output)
                 Folder(self._projection)._take(before, after, output)
             except Exception as error:  # noqa: BLE001
-                self._changes.poison.append(Poison(event, f"{type(error).__name__}: {error}"))
-                break
+                poison.append(Poison(event, _place(error)))
+                continue
             row = after
             kept.rows += output.rows
-        self._take(before, row, kept)
+        if erased:
+            self._take(None, None, kept)
+            if before is not None:
+                self._changes.clear(self._projection.tables, user_id)
+        else:
+            self._changes.poison += poison
+            self._take(before, row, kept)
+
+
+def _place(error: Exception) -> str:
+    """The type of an error, and where in the code it was raised."""
+    *_, (frame, line) = walk_tb(error.__traceback__)
+    return f"{type(error).__name__} at {Path(frame.f_code.co_filename).name}:{line}"
 
 
 def _difference(derived: Derived, before: Any, after: Any) -> tuple[Collection[Row], Collection[Row]]:

@@ -7,7 +7,8 @@ answer is the row afterwards, None for no row. What is to be remembered of singl
 is given to `output`. A fold has no side effects and reads no clock: it is repeated whenever something went wrong, and
 over the whole history by a replay.
 
-A fold that raises parks its user's stream: nothing of that batch is kept for the user, the others go on.
+A fold that raises parks its user's stream at that event; the others go on. After `UserErased` there is no row, whatever
+the fold says.
 """
 
 from collections.abc import Callable, Sequence

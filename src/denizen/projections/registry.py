@@ -174,7 +174,7 @@ async def park(connection: asyncpg.Connection, projection: str, version: int, po
     await connection.execute(
         _PARK,
         *(projection, version, event.stream, event.version, position.bucket, position.sequence, event.type),
-        poison.error[:2_000].replace("\x00", "\ufffd"),
+        poison.error,
     )
 
 

@@ -20,7 +20,7 @@ from denizen import limits
 from denizen.events.records import RecordedEvent
 from denizen.projections import registry
 from denizen.projections.arrivals import Arrivals
-from denizen.projections.folding import Changes, Poison, Streams, by_stream, fold_streams
+from denizen.projections.folding import Changes, Poison, Streams, by_stream, ends_erased, erasure, fold_streams
 from denizen.projections.projection import Projection, Row
 from denizen.projections.registry import Parked
 from denizen.projections.writing import (
@@ -37,7 +37,7 @@ __all__ = ["Fenced", "Runner", "Step"]
 
 StreamReader = Callable[[UUID, int], Awaitable[list[RecordedEvent]]]  # the events of a stream after a version
 
-_UNPARK: Final = "delete from denizen_read.parked where projection = $1 and version = $2 and stream = $3"
+_UNPARK: Final = "delete from denizen_read.parked where projection = $1 and version = $2 and stream = any ($3)"
 # What the database refuses about a row itself: the stream is parked like one whose fold fails.
 _REFUSED: Final = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
 
@@ -51,11 +51,13 @@ class Step(Struct, frozen=True):
     streams: Streams
     advance: Advance
     changes: Changes
+    freed: list[UUID]  # parked streams of users who are erased now
 
     @property
     def plain(self) -> bool:
         """Whether one statement can write it, together with others."""
-        return bool(self.streams) and not self.changes.poison and not self.changes.clears
+        changes = self.changes
+        return bool(self.streams) and not (changes.poison or changes.clears or self.freed)
 
 
 class Runner:
@@ -96,12 +98,14 @@ class Runner:
     async def prepare(self, arrivals: Arrivals) -> Step:
         """Fold what is new of them; nothing is changed yet. The next batch comes after this one was written."""
         new = arrivals.after(self.checkpoints)
-        streams = new.streams
+        streams, freed = new.streams, list[UUID]()
         if self._parked:
+            freed = [stream for stream in self._parked & streams.keys() if ends_erased(streams[stream])]
             streams = {stream: events for stream, events in streams.items() if stream not in self._parked}
+            streams |= {stream: new.streams[stream][-1:] for stream in freed}
         changes = fold_streams(self.projection, streams, await self._current(streams))
         advance = self._advance(self._pending | new.ends)
-        return Step(self, new.count, new.ends, streams, advance, changes)
+        return Step(self, new.count, new.ends, streams, advance, changes, freed)
 
     async def write(self, step: Step) -> None:
         """Write a step in a transaction of its own."""
@@ -123,6 +127,7 @@ class Runner:
             self._advanced()
         else:
             self._pending.update(step.ends)
+        self._parked.difference_update(step.freed)
         self._parked.update(each.event.stream for each in step.changes.poison)
         self._remember(step.changes)
 
@@ -152,7 +157,7 @@ class Runner:
             await advance_checkpoints(self._connection, self._advance(self._pending))
             poison = await self._fold_one_by_one(streams)
             if not poison:
-                await self._connection.execute(_UNPARK, *self._identity, parked.stream)
+                await self._unpark([parked.stream])
         self._advanced()
         if not poison:
             self._parked.discard(parked.stream)
@@ -173,11 +178,17 @@ class Runner:
             await write_changes(self._connection, self.version, step.changes)
             for each in step.changes.poison:
                 await registry.park(self._connection, *self._identity, each)
+            await self._unpark(step.freed)
 
     async def _one_by_one(self, step: Step) -> list[Poison]:
         async with self._connection.transaction():
             await advance_checkpoints(self._connection, step.advance)
+            await self._unpark(step.freed)
             return await self._fold_one_by_one(step.streams)
+
+    async def _unpark(self, streams: list[UUID]) -> None:
+        if streams:
+            await self._connection.execute(_UNPARK, *self._identity, streams)
 
     async def _fold_one_by_one(self, streams: Streams) -> list[Poison]:
         current = await self._read(list(streams))
@@ -190,18 +201,26 @@ class Runner:
 
     async def _one(self, stream: UUID, events: Sequence[RecordedEvent], current: dict[UUID, Row]) -> list[Poison]:
         """One stream alone, event by event, so that what the database refuses is known by its event."""
+        erased, poison = ends_erased(events), list[Poison]()
         for event in events:
-            changes = fold_streams(self.projection, {stream: [event]}, current)
-            if changes.poison:
-                return changes.poison
-            try:
-                async with self._connection.transaction():
-                    await write_changes(self._connection, self.version, changes)
-            except _REFUSED as error:
-                return [Poison(event, f"{type(error).__name__}: {error}")]
+            if poison and not (erased and event is events[-1]):
+                continue
+            poison = await self._event(event, current)
             current.pop(stream, None)
             current.update(await self._read([stream]))
-        return []
+        if poison and erased:
+            await write_changes(self._connection, self.version, erasure(self.projection, stream))
+            return []
+        return poison
+
+    async def _event(self, event: RecordedEvent, current: dict[UUID, Row]) -> list[Poison]:
+        changes = fold_streams(self.projection, {event.stream: [event]}, current)
+        try:
+            async with self._connection.transaction():
+                await write_changes(self._connection, self.version, changes)
+        except _REFUSED as error:
+            return [Poison(event, f"{type(error).__name__} from the database")]
+        return changes.poison
 
     async def _current(self, streams: Streams) -> dict[UUID, Row]:
         """The rows of these streams: those that are remembered, none where a stream begins, and the others read."""
@@ -230,3 +249,4 @@ class Runner:
             self._rows.clear()
         self._rows.update((row[0], row) for row in changes.writes.get(state, ()))
         self._rows.update((key[0], None) for key in changes.deletes.get(state, ()))
+        self._rows.update((user, None) for user in changes.clears.get(state, ()))

@@ -187,11 +187,14 @@ class Table:
         return f"delete from {SCHEMA}.{self.at(version)} t using unnest({arrays}) as gone ({', '.join(self.key)}) where {same}"  # noqa: S608, E501
 
     def clear(self, version: int) -> str:
-        """Empty what is personal of the users $1; of a COUNT, remove the values that nobody has any more."""
+        """Remove the rows of the users $1; of a LOG, empty what is personal; of a COUNT, remove what nobody has."""
         if self.kind is Kind.COUNT:
             return f"delete from {SCHEMA}.{self.at(version)} where {self._zeros} and $1::uuid[] is not null"  # noqa: S608
+        place, of_users = f"{SCHEMA}.{self.at(version)}", f"{self.names[0]} = any ($1::uuid[])"
+        if self.kind is not Kind.LOG:
+            return f"delete from {place} where {of_users}"  # noqa: S608
         empty = ", ".join(f"{name} = ''" for name in self.personal)
-        return f"update {SCHEMA}.{self.at(version)} set {empty} where {self.names[0]} = any ($1::uuid[])"  # noqa: S608
+        return f"update {place} set {empty} where {of_users}"  # noqa: S608
 
     def key_of(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
         """The key of a row."""

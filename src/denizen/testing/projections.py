@@ -108,7 +108,8 @@ class MemoryModel:
             self.checkpoints[bucket] = sequence
         state = self.projection.state
         current = {} if state is None else {key[0]: row for key, row in self._tables[state].items()}
-        changes = fold_streams(self.projection, by_stream(events, self.poison), current)
+        streams = by_stream(events, self.poison)
+        changes = fold_streams(self.projection, streams, current)
         for table, keys in changes.deletes.items():
             for key in keys:
                 self._tables[table].pop(key, None)
@@ -120,8 +121,11 @@ class MemoryModel:
                 if table.kind is Kind.COUNT:
                     if not any(getattr(row, name) for name in table.numbers):
                         del self._tables[table][key]
+                elif row[0] in users and table.kind is not Kind.LOG:
+                    del self._tables[table][key]
                 elif row[0] in users:
                     self._tables[table][key] = row._replace(**empty)  # type: ignore[attr-defined]
+        self.poison = {stream: each for stream, each in self.poison.items() if stream not in streams}
         self.poison.update({each.event.stream: each for each in changes.poison})
 
     def _write(self, table: Table, rows: list[Row]) -> None:

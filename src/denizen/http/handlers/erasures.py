@@ -64,7 +64,7 @@ async def _read_models_empty(services: Services, certificate: Certificate) -> bo
         return None
     try:
         async with services.reads.reader() as connection:
-            return await all_have(connection, certificate.position)
+            return await all_have(connection, certificate.user_id, certificate.position)
     except DenizenError:
         return None
 
