@@ -38,7 +38,18 @@ async def test_exit_codes_of_an_import(deployment: Deployment, tmp_path: Path) -
     assert unmapped.returncode == 2
     assert b"--map FIELD=E-Mail" in unmapped.stderr
     assert (await denizen(deployment, "import", str(table), "--map", "email=E-Mail")).returncode == 0
-    assert (await denizen(deployment, "import", str(good), "--map", "email")).returncode == 2
+    wrong = (
+        (table, ["--map", "email"], "FIELD=COLUMN"),
+        (good, ["--map", "email=E-Mail"], "are for CSV"),
+        (good, ["--ignore", "E-Mail"], "are for CSV"),
+        (table, ["--delimiter", ""], "one character"),
+        (table, ["--map", "email=E-Mail", "--map", "email=Other"], "'email' is mapped already"),
+        (table, ["--map", "email=E-Mail", "--map", "username=E-Mail"], "the column is 'username' already"),
+    )
+    for file, options, message in wrong:
+        called = await denizen(deployment, "import", str(file), *options)
+        assert called.returncode == 2
+        assert message in called.stderr.decode()
     missing = await denizen(deployment, "import", str(tmp_path / "missing"))
     assert missing.returncode == 1
     assert missing.stderr.count(b"\n") == 1

@@ -76,6 +76,7 @@ async def test_csv_columns_are_mapped(deployment: Deployment, do_import: Do, tmp
         (5, "malformed"),
         (6, "malformed"),
     ]
+    assert [row["row"] for row in rejected(file)][1:] == ["too;few;columns", '"broken"quote@example.org;b;;;;']
     await assert_agrees(deployment, users=2)
 
 

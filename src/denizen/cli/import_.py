@@ -70,6 +70,8 @@ def import_(
     from denizen.cli.import_progress import progress_of, show
 
     kind = format or _kind_of(file)
+    if kind == "ndjson" and (map or ignore or delimiter is not None):
+        _wrong("--map, --ignore and --delimiter are for CSV; name the format of the file (--format csv)")
     options = Options(
         input=file,
         data=data_directory(data),
@@ -109,7 +111,7 @@ def _kind_of(file: str) -> str:
 
 
 def _delimiter(given: str | None, kind: str) -> str:
-    delimiter = given or ("\t" if kind == "tsv" else ",")
+    delimiter = ("\t" if kind == "tsv" else ",") if given is None else given
     delimiter = {"\\t": "\t", "tab": "\t"}.get(delimiter, delimiter)
     if len(delimiter) != 1 or delimiter in '"\r\n':
         _wrong(f"--delimiter must be one character, not {given!r}")
@@ -122,6 +124,8 @@ def _mapping(pairs: list[str]) -> dict[str, str]:
         field, equals, column = pair.partition("=")
         if not equals or not field or not column:
             _wrong(f"--map {pair}: write FIELD=COLUMN, for example --map email=E-Mail")
+        if field.strip() in mapping:
+            _wrong(f"--map {pair}: {field.strip()!r} is mapped already; a field comes from one column")
         mapping[field.strip()] = column.strip()
     return mapping
 

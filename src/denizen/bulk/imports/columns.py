@@ -37,6 +37,9 @@ def resolve(header: Sequence[str], mapping: Mapping[str, str], ignore: Sequence[
         if column not in header:
             raise BadColumnsError(f"--ignore {column}: no such column; there are {', '.join(header)}")
     by_column = {column: name for name, column in mapping.items()}
+    for name, column in mapping.items():
+        if by_column[column] != name:
+            raise BadColumnsError(f"--map {name}={column}: the column is {by_column[column]!r} already")
     fields: list[str | None] = []
     for column in header:
         field: str | None = by_column.get(column, None if column in ignore else column)

@@ -46,7 +46,8 @@ def csv_rows(
     """Each record that is not blank: the number of its first line, its document or what is wrong, and itself."""
     csv.field_size_limit(limits.import_line_bytes_max)
     text = data.decode("utf-8", "surrogateescape")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    buffer = io.StringIO(text, newline="")
+    reader = csv.reader(buffer, delimiter=delimiter, strict=True)
     while True:
         line = first_line + reader.line_num
         values: list[str] = []
@@ -58,9 +59,17 @@ def csv_rows(
         except StopIteration:
             return
         except csv.Error as error:
-            yield line, Rejected("malformed", None, f"the row is not valid CSV: {error}"), b""
+            raw = _lines_before(text, buffer.tell(), first_line + reader.line_num - line)
+            yield line, Rejected("malformed", None, f"the row is not valid CSV: {error}"), raw
         except Rejected as rejected:
             yield line, rejected, delimiter.join(values).encode(errors="replace")
+
+
+def _lines_before(text: str, end: int, count: int) -> bytes:
+    start = end
+    for _ in range(count):
+        start = text.rfind("\n", 0, max(start - 1, 0)) + 1
+    return text[start:end].rstrip("\r\n").encode("utf-8", "surrogateescape")
 
 
 def document(columns: Sequence[str | None], values: Sequence[str]) -> dict[str, Any]:
