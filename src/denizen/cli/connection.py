@@ -9,6 +9,7 @@ from typing import Annotated, TypeVar
 
 from cyclopts import Parameter
 
+from denizen.cli.errors import CalledWrongly
 from denizen.cli.options import data_directory
 from denizen.client import Client
 from denizen.deployment.layout import Deployment
@@ -54,14 +55,18 @@ class Connection:
         return (self.key or os.environ.get(KEY_VARIABLE, "")).strip() or None
 
     def client(self) -> Client:
-        """A client of that deployment. `BadConfiguration` if there is no key."""
+        """A client of that deployment. `CalledWrongly` without a key, or if the key or the address cannot be one."""
         key = self.given_key
         if key is None:
-            raise BadConfiguration(
+            raise CalledWrongly(
                 f"no API key: give --key or set {KEY_VARIABLE}; "
                 "`denizen keys create NAME --scope admin` makes one on the machine of the deployment"
             )
-        return Client(self.url, key)
+        url = self.url
+        try:
+            return Client(url, key)
+        except BadConfiguration as error:
+            raise CalledWrongly(error.detail) from None
 
     def run(self, work: Callable[[Client], Awaitable[T]]) -> T:
         """Do `work` with a client, and close it."""

@@ -1,7 +1,7 @@
 """The `denizen` command: one application, its sub-commands loaded only when they are called.
 
-Every command that prints takes `--json`. Exit codes: 0 done, 1 it ran and the answer is no (differences found, rows
-rejected, a request refused), 2 it was called wrongly, 130 interrupted.
+Every command that prints takes `--json`. Exit codes: 0 done, 1 the answer is no (differences found, rows rejected, a
+request refused) or it cannot be done here, 2 it was called wrongly (`CalledWrongly`), 130 interrupted.
 """
 
 import errno
@@ -12,6 +12,7 @@ from typing import Final
 from cyclopts import App
 
 from denizen import __version__
+from denizen.cli.errors import CalledWrongly
 from denizen.errors import DenizenError
 
 app = App(
@@ -70,7 +71,7 @@ def main() -> None:
             raise
     except DenizenError as error:
         print(f"denizen: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, CalledWrongly) else 1)
     except BrokenPipeError:  # whoever read our output, such as `head`, has enough
         _write_no_more()
         sys.exit(141)

@@ -6,9 +6,9 @@ from uuid import UUID
 
 from cyclopts import Parameter
 
+from denizen.cli.errors import CalledWrongly
 from denizen.deployment.config import parse_listen
 from denizen.deployment.layout import default_data_directory
-from denizen.errors import BadConfiguration
 
 DataOption = Annotated[
     Path | None,
@@ -28,11 +28,11 @@ def data_directory(data: Path | None) -> Path:
 
 
 def address(option: str, text: str) -> tuple[str, int]:
-    """The host and the port that an option names. Raises `BadConfiguration`, which says what is wrong with it."""
+    """The host and the port that an option names. Raises `CalledWrongly`, which says what is wrong with it."""
     try:
         return parse_listen(text)
     except ValueError as error:
-        raise BadConfiguration(f"{option} {text!r}: {error}") from None
+        raise CalledWrongly(f"{option} {text!r}: {error}") from None
 
 
 def serve_metrics(metrics: str | None) -> None:

@@ -10,8 +10,8 @@ from cyclopts import App, Parameter
 
 from denizen.cli.connection import HERE, Connection
 from denizen.cli.documents import print_json, print_table
+from denizen.cli.errors import CalledWrongly
 from denizen.client import Client
-from denizen.errors import BadConfiguration
 
 Text = Annotated[str | None, Parameter(help="Only users with this.")]
 Time = Annotated[datetime | None, Parameter(help="A time; without an offset, local.")]
@@ -56,7 +56,7 @@ def search(
         "attributes": attributes, "created_from": _moment(created_from), "created_before": _moment(created_before),
     }  # fmt: skip
     if all(value is None for value in filters.values()):
-        raise BadConfiguration("nothing to search by: give a filter or --sort, or use `denizen users list`")
+        raise CalledWrongly("nothing to search by: give a filter or --sort, or use `denizen users list`")
     page = connection.run(lambda client: client.search_page(limit=limit, **filters))
     if connection.json:
         print_json(page)

@@ -14,9 +14,10 @@ from rich.console import Console
 
 from denizen.cli.connection import HERE, Connection
 from denizen.cli.documents import print_certificate, print_json, print_table, print_user
+from denizen.cli.errors import CalledWrongly
 from denizen.cli.options import UserId
 from denizen.client import Client, EventDocument, Problem, User
-from denizen.errors import BadConfiguration, Invalid
+from denizen.errors import DenizenError, Invalid
 
 T = TypeVar("T")
 
@@ -127,10 +128,10 @@ def change(
     """Change fields of a user; `--attributes` is merged into those there are, null removes one."""
     given, cleared = fields.document(), clear or []
     if both := sorted(given.keys() & set(cleared)):
-        raise BadConfiguration(f"{', '.join(both)}: give a value or --clear, not both")
+        raise CalledWrongly(f"{', '.join(both)}: give a value or --clear, not both")
     changes = given | dict.fromkeys(cleared)
     if not changes and not password:
-        raise BadConfiguration("nothing to change: give a field, --clear or --password")
+        raise CalledWrongly("nothing to change: give a field, --clear or --password")
     new_password = read_password() if password else None
 
     async def work(client: Client) -> User:
@@ -185,7 +186,7 @@ def erase(
 ) -> None:
     """Destroy a user's personal data for good, in its history too; print the certificate."""
     if not yes and sys.stdin.isatty() and input(f"Erase {user_id} for good? [y/N] ").strip().lower() != "y":
-        raise BadConfiguration("nothing was erased")
+        raise DenizenError("nothing was erased")
     print_certificate(connection.run(lambda client: client.erase_user(user_id)), json=connection.json)
 
 
@@ -248,7 +249,7 @@ def read_password() -> str:
     else:
         password = getpass.getpass("Password: ")
         if getpass.getpass("Again: ") != password:
-            raise BadConfiguration("the two passwords differ")
+            raise CalledWrongly("the two passwords differ")
     try:
         check_password(password)
     except Rejected as error:
@@ -269,9 +270,9 @@ def _json_object(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text, object_pairs_hook=_members, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
-        raise BadConfiguration(f"--attributes is not JSON: {error}") from None
+        raise CalledWrongly(f"--attributes is not JSON: {error}") from None
     if not isinstance(value, dict):
-        raise BadConfiguration("--attributes must be a JSON object")
+        raise CalledWrongly("--attributes must be a JSON object")
     return value
 
 
