@@ -11,7 +11,9 @@ import pytest
 import zstandard
 
 from denizen.bench.people import people, write_people
+from denizen.bulk.imports import journal as journals
 from denizen.bulk.imports.columns import BadColumnsError
+from denizen.bulk.imports.source import head_hash
 from denizen.deployment.layout import Deployment
 from denizen.errors import BadDeployment, LoginNameTaken
 
@@ -257,3 +259,14 @@ async def test_two_runs_of_one_import_at_once_are_refused(
     assert len(refused) <= 1
     assert all(isinstance(each, BadDeployment) for each in refused)
     await assert_agrees(deployment, users=20_000)
+
+
+async def test_an_import_of_which_nothing_is_done_may_begin_anew_in_another_format(
+    deployment: Deployment, do_import: Do, tmp_path: Path
+) -> None:
+    file = write_lines(tmp_path / "people", [{"email": "a@example.org"}])
+    before = journals.create(deployment.directory / "imports", str(file), head_hash(str(file)), {"csv": True})
+    before.close()
+    summary = await do_import(file)
+    assert (summary.imported, summary.resumed) == (1, False)
+    assert not before.path.exists()
