@@ -70,12 +70,21 @@ async def test_what_cannot_be_searched_is_refused(api: Api) -> None:
     for name, value in [
         ("status", "deleted"), ("sort", "password"), ("name", ""), ("name", "a\0"), ("attributes", "{}"),
         ("attributes", '{"a":[1]}'), ("attributes", "x"), ("created_from", "yesterday"), ("cursor", "AAAA"),
+        ("attributes", '{"plan":"a","plan":"b"}'), ("country", "Germany"), ("country", ""), ("country", "ß"),
     ]:  # fmt: skip
         answer = await api("GET", query(**{"country": "DE", name: value}))
         assert (answer.status, answer.code) == (400, "invalid_parameter"), (name, value, answer.raw)
     assert (await api("GET", query(country="DE", position="nonsense"))).code == "invalid_parameter"
     assert (await api("GET", query(position="nonsense"))).code == "invalid_parameter"
     assert (await api("GET", query(position="000-1", limit="1"))).status == 200
+
+
+async def test_a_country_is_found_in_either_case(api: Api) -> None:
+    word = uuid.uuid4().hex
+    user = await api.user(country="de", display_name=word)
+    for country in ("DE", "de"):
+        assert await found(api, name=word, country=country, position=user["position"]) == [user["email"]]
+    assert await found(api, name=word, country="FR") == []
 
 
 async def test_activity_tells_what_was_done_to_a_user_page_by_page(api: Api) -> None:
@@ -100,5 +109,7 @@ async def test_statistics_count_a_sign_up(api: Api) -> None:
     assert found["by_country"]["IS"] >= 1
     assert found["users"] == sum(found["by_status"].values())
     assert sum(period["sign_ups"] for period in found["periods"]) >= 1
+    first = await api("GET", "/v1/statistics?before=0001-01-01T00:00:00Z")
+    assert (first.status, first.json["periods"]) == (200, [])
     assert (await api("GET", "/v1/statistics?per=week")).code == "invalid_parameter"
     assert (await api("GET", "/v1/statistics?since=1970-01-01T00:00:00Z")).code == "invalid_parameter"

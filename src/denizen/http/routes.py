@@ -29,7 +29,11 @@ _SEARCH: Final = (
     Query("email", "The beginning of the email.", TEXT),
     Query("username", "The beginning of the username.", TEXT),
     Query("status", "The status.", {"type": "string", "enum": ["active", "suspended"]}),
-    Query("country", "The country.", TEXT),
+    Query(
+        "country",
+        "The country, by its code of two letters, in either case.",
+        {"type": "string", "pattern": "^[A-Za-z]{2}$"},
+    ),
     Query("attributes", 'Attributes and their values, as a JSON object: `{"plan":"gold"}`.', {"type": "string"}),
     Query("created_from", "Created at this time or later.", TIME),
     Query("created_before", "Created before this time.", TIME),

@@ -8,7 +8,8 @@ import msgspec
 
 from denizen.api.shapes import UserPage
 from denizen.errors import Invalid, Unavailable
-from denizen.http.refusals import InvalidParameter
+from denizen.http.json_bodies import decode_json
+from denizen.http.refusals import InvalidParameter, MalformedJson
 from denizen.http.replies import Reply, json_reply
 from denizen.http.requests import Request
 from denizen.http.search_cursors import cursor_at, place_of
@@ -89,7 +90,7 @@ def _search_of(request: Request) -> Search:
         email=_prefix(query, "email"),
         username=_prefix(query, "username"),
         status=None if status is None else STATUSES[status].value,
-        country=_text(query, "country"),
+        country=_country(query),
         attributes=_attributes(query),
         sort=None if sort is None else sort.removeprefix("-"),
         descending=descending,
@@ -107,6 +108,14 @@ def _text(query: Mapping[str, str], name: str) -> str | None:
     return text
 
 
+def _country(query: Mapping[str, str]) -> str | None:
+    """In the spelling in which users have it."""
+    text = query.get("country")
+    if text is not None and not (len(text) == 2 and text.isascii() and text.isalpha()):
+        raise InvalidParameter("country", "country", "`country` must be a code of two letters, such as DE")
+    return None if text is None else text.upper()
+
+
 def _prefix(query: Mapping[str, str], name: str) -> str | None:
     text = _text(query, name)
     return None if text is None else normalize("NFKC", text.strip()).casefold()
@@ -117,13 +126,15 @@ def _attributes(query: Mapping[str, str]) -> tuple[str, ...]:
     if text is None:
         return ()
     try:
+        decode_json(text.encode())  # names each member once, as a body does
         wanted = msgspec.json.decode(text, type=dict[str, str | int | float | bool])
-    except (msgspec.DecodeError, RecursionError):
+    except (MalformedJson, msgspec.DecodeError, RecursionError):
         wanted = {}
     terms = [attribute_term(name, value) for name, value in wanted.items()]
     if not terms or None in terms or len(terms) > 10 or "\0" in text or "\\u0000" in text:
         detail = (
-            '`attributes` must be a JSON object of 1 to 10 short texts, numbers or booleans, such as {"plan":"gold"}'
+            "`attributes` must be a JSON object of 1 to 10 short texts, numbers or booleans, each name once, "
+            'such as {"plan":"gold"}'
         )
         raise InvalidParameter("attributes", "attributes", detail)
     return tuple(term for term in terms if term is not None)

@@ -50,7 +50,7 @@ async def get_statistics(services: Services, request: Request) -> Reply:
     if per not in PERIODS:
         raise InvalidParameter("per", "per", f"`per` must be one of {', '.join(PERIODS)}")
     before = request.time("before") if "before" in request.query else datetime.now(UTC)
-    since = request.time("since") if "since" in request.query else max(_YEAR_ONE, before - PERIODS[per])
+    since = request.time("since") if "since" in request.query else before - min(PERIODS[per], before - _YEAR_ONE)
     if (before - since).total_seconds() > statistics_periods_max * (3600 if per == "hour" else 86_400):
         raise InvalidParameter("since", "range", f"at most {statistics_periods_max} periods can be asked for at once")
     stale = not await reached(reads, STATISTICS.name, request)
