@@ -285,6 +285,7 @@ shard_dsn_chars_max = 2_000
 plan_body_bytes_max = 4 << 20
 view_refresh_s = 0.5  # of the live view, when nothing changes
 view_line_s = 5.0  # between two lines where there is no terminal
+shard_dsn_check_s = 5.0  # whether the database of a new shard answers
 shard_joins_s = 120.0  # a new server is made, started and prepared
 shard_poll_s = 0.1
 measure_s = 60.0  # of one shard

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from denizen.deployment.config import IN_WORDS, SECTIONS, hide_password, load_config, parse_listen
+from denizen.deployment.config import IN_WORDS, SECTIONS, hide_password, load_config, parse_listen, place_of_dsn
 from denizen.errors import BadConfiguration
 
 
@@ -136,3 +136,13 @@ def test_every_type_of_a_key_has_words() -> None:
 def test_passwords_of_dsns_are_not_shown() -> None:
     assert hide_password("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
     assert hide_password("postgresql://me@host/db") == "postgresql://me@host/db"
+    assert hide_password("postgres://me@host/db?password=secret&x=1") == "postgres://me@host/db?password=***&x=1"
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    ["foo", "http://me@host/db", "postgresql://host", "postgresql://me:se/cret@host/db", "postgresql://h:99999/d"],
+)
+def test_what_is_no_dsn_is_refused_without_a_part_of_it(dsn: str) -> None:
+    with pytest.raises(ValueError, match=r"^postgresql://user:password@host:port/database$"):
+        place_of_dsn(dsn)

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import os
+import re
 import signal
+import urllib.error
 from collections.abc import Iterator
 
 import asyncpg
@@ -11,8 +13,11 @@ import pytest
 from msgspec.structs import replace
 
 from denizen.api.operations import SettingsChanges
+from denizen.cli.shards import problem_of
+from denizen.control.commands import AddShard
 from denizen.control.state import ShardStatus
 from denizen.deployment.layout import Deployment
+from denizen.operators.desk import now_ms
 from denizen.sharding.bucket_map import initial_map, write_map
 from denizen.sharding.ids import ShardId
 from denizen.testing.deployment import RunningDeployment, write_configuration
@@ -125,6 +130,39 @@ def test_a_database_given_by_its_dsn_is_prepared_and_joins(running: RunningDeplo
             await connection.close()
 
     assert asyncio.run(there())
+
+
+@pytest.mark.parametrize("dsn", ["foo", "postgresql://me:secret@127.0.0.1:1/nodb"])
+def test_a_database_that_cannot_be_reached_is_refused_and_not_recorded(running: RunningDeployment, dsn: str) -> None:
+    before = set(state_of(running).shards)
+    refused = denizen("shards", "add", "--dsn", dsn, "--data", running.data)
+    assert refused.returncode == 1
+    assert ("postgresql://user:password@host:port/database" if dsn == "foo" else "127.0.0.1:1/nodb") in refused.stderr
+    assert not {"secret", "Traceback"} & set(re.findall(r"\w+", refused.stderr))
+    with pytest.raises(urllib.error.HTTPError) as error:
+        Api(running).ask("POST", "/v1/shards", {"dsn": dsn})
+    with error.value as refusal:
+        assert refusal.code == (422 if dsn == "foo" else 409)
+    assert set(state_of(running).shards) == before
+
+
+def test_a_shard_that_cannot_join_hinders_nobody_and_can_be_given_up(running: RunningDeployment) -> None:
+    third(running)
+    number = len(state_of(running).shards) + 1
+    hopeless = ShardId(f"s{number}")  # its server was there when it was asked for
+    dsn = "postgresql://me:secret@127.0.0.1:1/nodb"
+    with_desk(running, lambda desk: desk.control.propose(AddShard(shard=hopeless, dsn=dsn, at_ms=now_ms())))
+    wait_for(lambda: hopeless in running.deployment.shard_ids)
+    wait_for(lambda: problem_of(running.data / "logs" / "denizen.log", hopeless))
+    listed = denizen("keyring", "list", "--data", running.data)
+    assert listed.returncode == 0, listed.stderr
+    running.up.stop()
+    running.start_again()
+    assert Api(running).works()
+    removed = denizen("shards", "remove", hopeless, "--data", running.data)
+    assert removed.returncode == 0, removed.stderr
+    wait_for(lambda: hopeless not in running.deployment.shard_ids)
+    assert "secret" not in (running.data / "logs" / "denizen.log").read_text()
 
 
 def test_a_shard_whose_server_is_gone_for_good_is_given_up_by_an_operators_word(running: RunningDeployment) -> None:

@@ -1,6 +1,9 @@
 """`denizen shards`: list, add, drain, remove, weight."""
 
 import asyncio
+import re
+from contextlib import suppress
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
@@ -8,7 +11,8 @@ from cyclopts import App, Parameter
 from denizen.api.operations import ShardDocument
 from denizen.cli.documents import print_json
 from denizen.cli.operating import DetachOption, at_the_desk, print_shards
-from denizen.cli.options import DataOption, JsonOption
+from denizen.cli.options import DataOption, JsonOption, data_directory
+from denizen.deployment.layout import Deployment
 from denizen.errors import BadDeployment
 from denizen.limits import shard_joins_s, shard_poll_s
 from denizen.operators.desk import Desk
@@ -73,7 +77,7 @@ def add(
     from denizen.cli.rebalance import run_and_show
 
     async def work(desk: Desk) -> None:
-        shard = await _joined(desk, await desk.add_shard(dsn, weight))
+        shard = await _joined(desk, await desk.add_shard(dsn, weight), data)
         if not rebalance:
             print_json(shard) if json else print(f"shard {shard.id} has joined; `denizen rebalance run` fills it")
             return
@@ -149,7 +153,7 @@ def weight(shard: Shard, weight: float, /, *, data: DataOption = None, json: Jso
     at_the_desk(data, work)
 
 
-async def _joined(desk: Desk, shard: ShardDocument) -> ShardDocument:
+async def _joined(desk: Desk, shard: ShardDocument, data: Path | None) -> ShardDocument:
     """Wait until the supervisor has made or prepared its server."""
     try:
         async with asyncio.timeout(shard_joins_s):
@@ -157,7 +161,20 @@ async def _joined(desk: Desk, shard: ShardDocument) -> ShardDocument:
                 await asyncio.sleep(shard_poll_s)
                 shard = await desk.shard(shard.id)
     except TimeoutError:
+        problem = problem_of(Deployment.load(data_directory(data)).logs / "denizen.log", shard.id)
         raise BadDeployment(
-            f"shard {shard.id} has not joined after {shard_joins_s:.0f} s: does `denizen up` run? See `denizen logs`"
+            f"shard {shard.id} has not joined after {shard_joins_s:.0f} s: "
+            f"{problem or 'does `denizen up` run? See `denizen logs`'}; "
+            f"it goes on trying, `denizen shards remove {shard.id}` gives it up"
         ) from None
     return shard
+
+
+def problem_of(log: Path, shard: str) -> str | None:
+    """What the supervisor's agent said last about this shard."""
+    with suppress(OSError):
+        for line in reversed(log.read_text(errors="replace").splitlines()):
+            _, agent, problem = line.partition(" agent: ")
+            if agent and re.search(rf"\b{shard}\b", problem):
+                return problem.removesuffix("; trying again")
+    return None

@@ -133,8 +133,8 @@ class Agent:
             await self._hands.start_server(record)
         server = self._deployment.shards[shard.id]
         await prepare_shard(self._deployment, server, read_map(self._deployment.map_path))
+        self._settle(shard)  # before it may own a bucket: what joins by its record owns none
         await self._propose(ShardReady(at_ms=now_ms(), shard=shard.id))
-        self._settle(shard)
         self._tell(f"shard {shard.id} joined")
 
     async def _let_go(self, shard: Shard, known: BucketMap | None) -> None:

@@ -31,9 +31,12 @@ def ensure_map(deployment: Deployment) -> BucketMap:
 
 
 async def check_given(deployment: Deployment) -> None:
-    """Look at every shard's server that is not ours. Raises `BadDeployment` if one is away or not this deployment's."""
+    """Look at every shard's server that is not ours. Raises `BadDeployment` if one is away or not this deployment's.
+
+    One that is still joining has no user, and may be away.
+    """
     for shard in deployment.shards.values():
-        if not shard.managed:
+        if not shard.managed and not deployment.joins(shard.id):
             with _naming(shard):
                 await _check_server(deployment, shard)
 
@@ -58,7 +61,7 @@ def _naming(shard: ShardServer) -> Iterator[None]:
         yield
     except BadDeployment as error:
         raise BadDeployment(f"shard {shard.id}: {error}") from error
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (OSError, ValueError, OverflowError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         place = hide_password(shard.connect_args.get("dsn", "its own server"))
         raise BadDeployment(f"shard {shard.id}: {place} does not answer: {error or type(error).__name__}") from error
 

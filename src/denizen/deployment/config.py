@@ -281,20 +281,33 @@ def _check_dsns(key: str, dsns: tuple[str, ...], origins: Mapping[str, str]) -> 
     for dsn in dsns:
         shown = hide_password(dsn)
         try:
-            parts = urlsplit(dsn)
-            place = (parts.hostname, parts.port or 5432, parts.path, parts.query)
+            place = place_of_dsn(dsn)
         except ValueError as error:
             raise wrong(key, shown, str(error), origins) from None
-        if parts.scheme not in ("postgresql", "postgres") or len(parts.path) < 2:
-            raise wrong(key, shown, "postgresql://user:password@host:port/database", origins)
         if place in seen:
             raise wrong(key, shown, "each shard, and the read models, need a database of their own", origins)
         seen.add(place)
 
 
+def place_of_dsn(dsn: str) -> tuple[str | None, int, str, str]:
+    """Return host, port, path and query of a DSN; or `ValueError`, without any part of it, for it may be a password."""
+    try:
+        parts = urlsplit(dsn)
+        place = (parts.hostname, parts.port or 5432, parts.path, parts.query)
+    except ValueError:
+        place = None
+    if place is None or parts.scheme not in ("postgresql", "postgres") or len(parts.path) < 2 or "\0" in dsn:
+        raise ValueError("postgresql://user:password@host:port/database")
+    return place
+
+
 def hide_password(dsn: str) -> str:
     """Return the DSN for people's eyes."""
-    return re.sub(r"(://[^:/@]*:)[^@]*@", r"\1***@", dsn)
+    return re.sub(r"(://[^:/@]*:)[^@]*@|([?&](?:ssl)?password=)[^&]*", _hidden, dsn)
+
+
+def _hidden(found: re.Match[str]) -> str:
+    return f"{found[1]}***@" if found[1] else f"{found[2]}***"
 
 
 def parse_size(text: str) -> int:

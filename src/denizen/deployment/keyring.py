@@ -24,6 +24,7 @@ from denizen.deployment.layout import Deployment, write_private
 from denizen.errors import BadDeployment
 from denizen.events.keyring import WrappingKey, encode_keyring, read_keyring
 from denizen.events.rewrapping import count_by_key, rewrap_batch
+from denizen.sharding.ids import ShardId
 
 Tell = Callable[[int], None]  # so many secrets were wrapped anew until now
 
@@ -46,8 +47,8 @@ async def key_uses(deployment: Deployment) -> list[KeyUse]:
     """Every key, the oldest first. It reads every event."""
     keys = read_keyring(deployment.keyring_path)
     totals: dict[str, int] = {}
-    for place in _places(deployment):
-        async with patient(place) as connection:
+    for shard, place in _places(deployment).items():
+        async with patient(place, f"shard {shard}") as connection:
             for key, count in (await count_by_key(connection)).items():
                 totals[key] = totals.get(key, 0) + count
     strange = totals.keys() - {key.id for key in keys}
@@ -69,8 +70,8 @@ async def rewrap(deployment: Deployment, tell: Tell = lambda _: None) -> int:
     await asyncio.sleep(limits.keyring_look_s * 2)  # until every process has seen the newest key
     deployment.use_keyring()
     done = 0
-    for place in _places(deployment):
-        async with patient(place) as connection:
+    for shard, place in _places(deployment).items():
+        async with patient(place, f"shard {shard}") as connection:
             for (bucket,) in await connection.fetch("select bucket from denizen.buckets order by bucket"):
                 done = await _rewrap_bucket(connection, bucket, done, tell)
     return done
@@ -98,12 +99,15 @@ async def drop_key(deployment: Deployment, key_id: str) -> None:
             raise BadDeployment("this is the key that wraps: `denizen keyring rotate` makes a newer one")
         if (datetime.now(UTC) - keys[-1].created_at).total_seconds() < limits.keyring_drop_after_s:
             raise BadDeployment(f"the newest key is younger than {limits.keyring_drop_after_s:g} s: try again then")
-        for place in _places(deployment):
-            async with patient(place) as connection:
+        places = _places(deployment)
+        for shard, place in places.items():
+            async with patient(place, f"shard {shard}") as connection:
                 if await connection.fetchval(_MOVING):
                     raise BadDeployment("a bucket moves, and may carry secrets under this key: try again afterwards")
                 if (left := (await count_by_key(connection)).get(key_id, 0)) > 0:
                     raise BadDeployment(f"{left:,} secrets are under this key: `denizen keyring rewrap` first")
+        if _places(deployment).keys() != places.keys():
+            raise BadDeployment("shards joined or left meanwhile: try again")
         _write(deployment, [key for key in keys if key.id != key_id])
 
 
@@ -122,12 +126,14 @@ def _alone(deployment: Deployment) -> Iterator[None]:
         os.close(handle)
 
 
-def _places(deployment: Deployment) -> list[dict[str, Any]]:
-    return [server.connect_args for server in deployment.shards.values()]
+def _places(deployment: Deployment) -> dict[ShardId, dict[str, Any]]:
+    """Where secrets can be: a shard that is still joining has none."""
+    found = Deployment.load(deployment.directory)
+    return {shard: server.connect_args for shard, server in found.shards.items() if not found.joins(shard)}
 
 
 @asynccontextmanager
-async def patient(arguments: dict[str, Any]) -> AsyncIterator[asyncpg.Connection]:
+async def patient(arguments: dict[str, Any], name: str = "a server") -> AsyncIterator[asyncpg.Connection]:
     """A connection without any limit of time but that of its making."""
     try:
         settings = {"application_name": "denizen", "statement_timeout": "0", "lock_timeout": "0"}
@@ -135,7 +141,7 @@ async def patient(arguments: dict[str, Any]) -> AsyncIterator[asyncpg.Connection
             **arguments | {"server_settings": settings, "timeout": limits.shard_connect_s}
         )
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise BadDeployment(f"a server does not answer: {error or type(error).__name__}") from error
+        raise BadDeployment(f"{name} does not answer: {error or type(error).__name__}") from error
     try:
         yield connection
     finally:

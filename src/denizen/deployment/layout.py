@@ -128,6 +128,10 @@ class Deployment:
         """The records of the shards that there are: those that joined too, without the removed ones."""
         return tuple(shard for shard in self.record.shards if not shard.removed)
 
+    def joins(self, shard: ShardId) -> bool:
+        """Whether the shard is still being made: it owns no bucket, and may be lost."""
+        return any(record.joining for record in self.record.shards if record.id == shard)
+
     @property
     def shards(self) -> dict[ShardId, ShardServer]:
         """Where each shard's database is now; our own servers' ports are known once they have been started."""

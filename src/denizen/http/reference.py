@@ -32,6 +32,7 @@ _EDGE_CODES: Final[Mapping[str, str]] = {
     "too_many": "there are as many API keys as may be",
     "repeated": "a plan moves a bucket twice",
     "target": "a plan moves a bucket to where it is",
+    "dsn": "not the address of a PostgreSQL database",
 }
 
 

@@ -6,6 +6,7 @@ The command line and the HTTP API both come through here, so that they say and r
 import time
 from collections.abc import Sequence
 
+import asyncpg
 from msgspec.structs import asdict
 
 from denizen import limits
@@ -40,7 +41,8 @@ from denizen.control.commands import (
 from denizen.control.plan import BalanceBy, Plan
 from denizen.control.planner import plan_moves, plan_rebalance
 from denizen.control.state import COMMITTED, ControlState, Rebalance
-from denizen.errors import Refused, ShardNotFound, Unavailable
+from denizen.deployment.config import hide_password, place_of_dsn
+from denizen.errors import Invalid, Refused, ShardNotFound, Unavailable
 from denizen.operators import views
 from denizen.operators.measuring import ShardMeasures
 from denizen.operators.plans import balance_document, plan_document, plan_of
@@ -73,7 +75,12 @@ class Desk:
         return found
 
     async def add_shard(self, dsn: str | None = None, weight: float = 1.0) -> ShardDocument:
-        """Name a new shard, the next number; its server is made or prepared by the supervisor."""
+        """Name a new shard, the next number; its server is made or prepared by the supervisor.
+
+        `Invalid` if `dsn` is none; `Refused` if its database does not answer now: nothing is recorded then.
+        """
+        if dsn is not None:
+            await _check_database(dsn)
         for attempt in range(_NAMES_TRIED_MAX):
             state = await self.control.state(linearizable=True)
             name = _next_name(state)
@@ -222,6 +229,20 @@ class Desk:
 def now_ms() -> int:
     """Unix time in milliseconds."""
     return time.time_ns() // 1_000_000
+
+
+async def _check_database(dsn: str) -> None:
+    """A shard that can never join is not worth a name."""
+    try:
+        place_of_dsn(dsn)
+    except ValueError as error:
+        raise Invalid(f"`dsn` must be of the form {error}", field="dsn", rule="dsn") from None
+    try:
+        connection = await asyncpg.connect(dsn, timeout=limits.shard_dsn_check_s)
+    except (OSError, ValueError, OverflowError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        detail = f"{hide_password(dsn)} does not answer: {error or type(error).__name__}"
+        raise Refused(detail, reason="database_unreachable") from None
+    connection.terminate()
 
 
 def _map_of(state: ControlState) -> BucketMap:
