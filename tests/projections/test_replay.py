@@ -113,6 +113,14 @@ async def test_a_rebuild_under_live_writes_ends_equal_row_for_row(plant: Plant) 
     assert await plant.connection.fetchval("select count(*) from denizen_read.directory_v2") > 200
 
 
+async def test_a_plan_counts_the_rows_of_tables_that_nobody_has_looked_at(plant: Plant) -> None:
+    await plant.sign_up(20)
+    await plant.until_level()
+    planned = await work.plan(plant.connection, PLANS, 20, 1)
+    queries = [f"select count(*) from denizen_read.{table.at(1)}" for table in PLANS.tables]  # noqa: S608
+    assert planned.rows == sum([await plant.connection.fetchval(query) for query in queries]) > 20
+
+
 async def test_a_difference_is_found_and_named(plant: Plant) -> None:
     (ann, *_) = await plant.sign_up(5)
     version = await plant.rebuilt("directory")

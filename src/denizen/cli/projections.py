@@ -1,14 +1,16 @@
 """`denizen projections`: how the read models are, and what an operator does about them."""
 
-import sys
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated
 from uuid import UUID
 
 import msgspec
 from cyclopts import App, Parameter
 
-from denizen.cli.options import DataOption, JsonOption, data_directory
-from denizen.deployment.layout import Deployment
+from denizen.cli.options import DataOption, JsonOption
+from denizen.cli.read_models import with_control
+from denizen.errors import BadDeployment
+from denizen.projections.catalogue import projection_of
 
 app = App(
     name="projections",
@@ -35,7 +37,7 @@ Stream = Annotated[UUID, Parameter(help="The user's id.")]
 @app.default
 def show(*, data: DataOption = None, json: JsonOption = False) -> None:
     """Every version of every projection, and every parked stream."""
-    versions, parked = _run(data, lambda control: control.overview())
+    versions, parked = with_control(data, lambda control: control.overview())
     if json:
         print(msgspec.json.encode({"versions": versions, "parked": parked}).decode())
         return
@@ -57,40 +59,40 @@ def show(*, data: DataOption = None, json: JsonOption = False) -> None:
 @app.command
 def pause(name: Name, /, *, data: DataOption = None) -> None:
     """Stop applying events to a projection; it goes on answering with what it has."""
-    _require(_run(data, lambda control: control.set_paused(name, paused=True)), f"{name} is paused")
+    _set_paused(data, name, paused=True)
+    print(f"{name} is paused")
 
 
 @app.command
 def resume(name: Name, /, *, data: DataOption = None) -> None:
     """Go on applying events, from where it stopped."""
-    _require(_run(data, lambda control: control.set_paused(name, paused=False)), f"{name} goes on")
+    _set_paused(data, name, paused=False)
+    print(f"{name} goes on")
 
 
 @app.command
 def retry(name: Name, stream: Stream, /, *, data: DataOption = None) -> None:
     """Have the projector try a parked stream again."""
-    _require(_run(data, lambda control: control.wish(name, stream, "retry")), "it will be tried again")
+    _wish(data, name, stream, "retry")
+    print("it will be tried again")
 
 
 @app.command
 def skip(name: Name, stream: Stream, /, *, data: DataOption = None) -> None:
     """Have the projector go on behind the event that a parked stream waits at."""
-    _require(_run(data, lambda control: control.wish(name, stream, "skip")), "it will be passed over")
+    _wish(data, name, stream, "skip")
+    print("it will be passed over")
 
 
-def _run(data: Any, work: Any) -> Any:
-    import asyncio
-
-    from denizen.deployment.replaying import control_of
-
-    async def main() -> Any:
-        async with control_of(Deployment.load(data_directory(data))) as control:
-            return await work(control)
-
-    return asyncio.run(main())
+def _set_paused(data: Path | None, name: str, *, paused: bool) -> None:
+    if not with_control(data, lambda control: control.set_paused(name, paused=paused)):
+        projection_of(name)
+        raise BadDeployment(
+            f"{name} has no version that could be {'paused' if paused else 'resumed'}: see `denizen projections`"
+        )
 
 
-def _require(done: bool, text: str) -> None:
-    print(text if done else "there is nothing of that name in that state")
-    if not done:
-        sys.exit(1)
+def _wish(data: Path | None, name: str, stream: UUID, what: str) -> None:
+    if not with_control(data, lambda control: control.wish(name, stream, what)):
+        projection_of(name)
+        raise BadDeployment(f"{name} has not parked this user's stream: see `denizen projections`")

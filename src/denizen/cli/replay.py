@@ -1,19 +1,19 @@
 """`denizen replay`: read models made anew from all events, beside the live ones."""
 
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 from cyclopts import App, Parameter
+from cyclopts.validators import Number
 
-from denizen.cli.options import DataOption, JsonOption, data_directory
-from denizen.deployment.layout import Deployment
-from denizen.errors import BadDeployment
+from denizen.cli.options import DataOption, JsonOption
+from denizen.cli.read_models import with_control, with_deployment
+from denizen.limits import replay_workers_max
 
-T = TypeVar("T")
 DIFFERENCES_SHOWN = 20
+_VERSION_MAX = 2**31 - 1
 
 app = App(
     name="replay",
@@ -37,14 +37,23 @@ Examples:
 )
 
 Name = Annotated[str, Parameter(help="The projection, such as directory.")]
-Workers = Annotated[int | None, Parameter(help="Processes that load side by side. Default: one for each core.")]
-VersionOption = Annotated[int | None, Parameter(help="The version. Default: that of the newest replay.")]
+Workers = Annotated[
+    int | None,
+    Parameter(
+        help="Processes that load side by side. Default: one for each core.",
+        validator=Number(gte=1, lte=replay_workers_max),
+    ),
+]
+VersionOption = Annotated[
+    int | None,
+    Parameter(help="The version. Default: that of the newest replay.", validator=Number(gte=1, lte=_VERSION_MAX)),
+]
 
 
 @app.command
 def plan(name: Name, /, *, workers: Workers = None, data: DataOption = None, json: JsonOption = False) -> None:
     """Say what a replay would do; changes nothing."""
-    found = _control(data, lambda control: control.plan(name, workers))
+    found = with_control(data, lambda control: control.plan(name, workers))
     _print(
         found,
         json,
@@ -68,7 +77,7 @@ def _work(name: str, workers: int | None, data: Path | None, *, json: bool, wait
         else:
             print(_line(replay), flush=True)
 
-    replay = _run(data, lambda deployment: replaying.run(deployment, name, workers, tell, waiting=waiting))
+    replay = with_deployment(data, lambda deployment: replaying.run(deployment, name, workers, tell, waiting=waiting))
     if replay.state != "done":
         sys.exit(1)
 
@@ -76,7 +85,7 @@ def _work(name: str, workers: int | None, data: Path | None, *, json: bool, wait
 @app.command
 def status(*, data: DataOption = None, json: JsonOption = False) -> None:
     """Every replay and every version: how far, how fast, until when."""
-    replays, versions = _control(data, lambda control: control.status())
+    replays, versions = with_control(data, lambda control: control.status())
     if json:
         print(msgspec.json.encode({"replays": [_facts(each) for each in replays], "versions": versions}).decode())
         return
@@ -91,7 +100,7 @@ def status(*, data: DataOption = None, json: JsonOption = False) -> None:
 @app.command
 def pause(name: Name, /, *, data: DataOption = None) -> None:
     """Stop loading after the parts under way; `run` goes on."""
-    _control(data, lambda control: control.pause(name))
+    with_control(data, lambda control: control.pause(name))
 
 
 @app.command
@@ -103,14 +112,14 @@ def resume(name: Name, /, *, workers: Workers = None, data: DataOption = None, j
 @app.command
 def cancel(name: Name, /, *, version: VersionOption = None, data: DataOption = None) -> None:
     """Remove a version that is not live, finished or not."""
-    removed = _control(data, lambda control: control.cancel(name, version))
+    removed = with_control(data, lambda control: control.cancel(name, version))
     print(f"{name} version {removed} is removed")
 
 
 @app.command
 def verify(name: Name, /, *, version: VersionOption = None, data: DataOption = None, json: JsonOption = False) -> None:
     """Compare a version with the live one, row for row; exit code 1 if they differ."""
-    found = _control(data, lambda control: control.verify(name, version))
+    found = with_control(data, lambda control: control.verify(name, version))
     verdict = found.verdict
     if json:
         events = {str(user): [_told(event) for event in history] for user, history in found.events.items()}
@@ -151,14 +160,14 @@ def promote(
     data: DataOption = None,
 ) -> None:
     """Let readers see the new version, from one moment to the next."""
-    promoted = _control(data, lambda control: control.promote(name, version, unverified=unverified))
+    promoted = with_control(data, lambda control: control.promote(name, version, unverified=unverified))
     print(f"{name} version {promoted} is live")
 
 
 @app.command
 def rollback(name: Name, /, *, data: DataOption = None) -> None:
     """Let readers see the version before again."""
-    version = _control(data, lambda control: control.rollback(name))
+    version = with_control(data, lambda control: control.rollback(name))
     print(f"{name} version {version} is live again")
 
 
@@ -167,29 +176,7 @@ def worker(name: Name, version: int, /, *, data: DataOption = None) -> None:
     """Do parts of a replay; started by `run`."""
     from denizen.deployment import replaying
 
-    _run(data, lambda deployment: replaying.worker(deployment, name, version))
-
-
-def _control(data: Any, work: Callable[[Any], Awaitable[T]]) -> T:
-    from denizen.deployment.replaying import control_of
-
-    async def main(deployment: Deployment) -> T:
-        async with control_of(deployment) as control:
-            return await work(control)
-
-    return _run(data, main)
-
-
-def _run(data: Any, work: Callable[[Deployment], Awaitable[T]]) -> T:
-    import uvloop
-
-    async def main() -> T:
-        return await work(Deployment.load(data_directory(data)))
-
-    try:
-        return uvloop.run(main())
-    except OSError as error:
-        raise BadDeployment(f"the deployment does not answer: {error}") from error
+    with_deployment(data, lambda deployment: replaying.worker(deployment, name, version))
 
 
 def _facts(replay: Any) -> dict[str, Any]:

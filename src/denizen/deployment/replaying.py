@@ -50,9 +50,14 @@ async def run(
             if waiting:
                 await control.waiting(name)
             begun = await control.begin(connection, name)
-            await _load(deployment, connection, begun, workers_of(workers), tell)
-            await steps.finish_loading(deployment.read_connect_args, projection, begun.version)
-            replay = await work.replay_of(connection, name, begun.version)
+            try:
+                await _load(deployment, connection, begun, workers_of(workers), tell)
+                await steps.finish_loading(deployment.read_connect_args, projection, begun.version)
+                replay = await work.replay_of(connection, name, begun.version)
+            except (BadDeployment, asyncpg.PostgresError, ExceptionGroup) as error:  # its tables may be gone
+                if await work.is_there(connection, name, begun.version):
+                    raise
+                raise BadDeployment(f"version {begun.version} of {name} was cancelled") from error
         tell(replay)
         return replay
 

@@ -21,7 +21,7 @@ from denizen.errors import BadDeployment
 from denizen.events.reading import read_stream
 from denizen.events.records import RecordedEvent
 from denizen.projections import registry
-from denizen.projections.catalogue import catalogue
+from denizen.projections.catalogue import projection_of
 from denizen.projections.projection import Projection
 from denizen.projections.replay import run as steps
 from denizen.projections.replay import verify as comparing
@@ -78,10 +78,7 @@ class Control:
 
     def projection(self, name: str) -> Projection:
         """The projection of this name; `BadDeployment` says which there are."""
-        known = catalogue()
-        if name not in known:
-            raise BadDeployment(f"there is no projection {name[:60]}; there are {', '.join(sorted(known))}")
-        return known[name]
+        return projection_of(name)
 
     async def overview(self) -> tuple[list[VersionState], list[registry.Parked]]:
         """Every version, and every parked stream."""

@@ -10,7 +10,7 @@ from denizen import limits
 from denizen.errors import BadDeployment
 from denizen.projections import registry
 from denizen.projections.projection import Projection
-from denizen.projections.tables import Kind
+from denizen.projections.tables import SCHEMA, Kind
 from denizen.sharding.ids import BUCKETS
 
 _REPLAYS: Final = """
@@ -96,6 +96,11 @@ async def replay_of(connection: asyncpg.Connection, projection: str, version: in
     return chosen[-1]
 
 
+async def is_there(connection: asyncpg.Connection, projection: str, version: int) -> bool:
+    """Whether the replay was not cancelled."""
+    return any((each.projection, each.version) == (projection, version) for each in await replays(connection))
+
+
 async def unfinished(connection: asyncpg.Connection, projection: str) -> Replay | None:
     """The replay of this projection that waits to be gone on with."""
     found = [each for each in await replays(connection) if each.projection == projection and each.state != "done"]
@@ -108,17 +113,19 @@ async def plan(connection: asyncpg.Connection, projection: Projection, events: i
     live = [each for each in versions if each.live]
     rows = 0
     if live:
-        names = [table.at(live[0].version) for table in projection.tables]
-        rows = await connection.fetchval(
-            "select coalesce(sum(greatest(reltuples, 0)), 0)::bigint from pg_class"
-            " where relnamespace = 'denizen_read'::regnamespace and relname = any ($1)",
-            names,
-        )
+        for table in projection.tables:
+            rows += await _rows(connection, f"{SCHEMA}.{table.at(live[0].version)}")
     past = [each for each in await replays(connection) if each.projection == projection.name and each.seconds > 0]
     rate = past[-1].events_done / past[-1].seconds if past else limits.replay_events_per_s_default
     version = max((each.version for each in versions), default=0) + 1
     buckets = buckets_of_part(events)
     return Plan(projection.name, version, events, rows, workers, -(-BUCKETS // buckets), events / rate / workers)
+
+
+async def _rows(connection: asyncpg.Connection, table: str) -> int:
+    """About how many rows the table has; exactly, if nobody has looked yet, as at one that is new or small."""
+    known = await connection.fetchval("select reltuples::bigint from pg_class where oid = $1::regclass", table)
+    return int(known if known > 0 else await connection.fetchval(f"select count(*) from {table}"))  # noqa: S608
 
 
 def buckets_of_part(events: int) -> int:
