@@ -1,7 +1,8 @@
 """Replay: rebuilt beside live traffic, resumed, run twice at once; equal row for row; promoted and rolled back."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
 from typing import Any
 
 import asyncpg
@@ -10,8 +11,10 @@ from msgspec import Struct
 
 from denizen.errors import BadDeployment
 from denizen.projections import registry
-from denizen.projections.catalogue import by_name
+from denizen.projections.catalogue import SHIPPED, by_name
+from denizen.projections.control import Control
 from denizen.projections.directory.model import DIRECTORY
+from denizen.projections.projection import Projection
 from denizen.projections.replay import work
 from denizen.projections.replay.run import cancel, finish_loading, heads, promote, rollback
 from denizen.projections.replay.verify import verify
@@ -35,7 +38,13 @@ class Plant(Struct):
     gateway: Gateway
     read: Database
     connection: asyncpg.Connection
+    projector: AsyncExitStack
     users: int = 0
+
+    async def run_projector(self, projections: Mapping[str, Projection]) -> None:
+        """One with these projections, in place of the one before."""
+        await self.projector.aclose()
+        await self.projector.enter_async_context(projecting(self.read, self.gateway.router, projections))
 
     async def sign_up(self, count: int) -> list[Any]:
         registrations = [
@@ -75,6 +84,10 @@ class Plant(Struct):
         assert await self.finish(name, version)
         return version
 
+    def control(self) -> Control:
+        """An operator's, whose program has no plans: they are not in the catalogue."""
+        return Control(self.read.connect_args, self.gateway.router)
+
     async def until_level(self) -> None:
         known = await heads(self.gateway.router)
         async with asyncio.timeout(30):
@@ -87,11 +100,13 @@ class Plant(Struct):
 async def plant(postgres_server: ThrowawayServer, read_database: Database) -> AsyncIterator[Plant]:
     databases = [postgres_server.create_database() for _ in range(2)]
     connection = await connect_bulk(read_database.connect_args)
-    async with running_gateway(databases) as gateway, projecting(read_database, gateway.router, PROJECTIONS):
+    async with running_gateway(databases) as gateway, AsyncExitStack() as projector:
+        plant = Plant(gateway, read_database, connection, projector)
+        await plant.run_projector(PROJECTIONS)
         async with asyncio.timeout(20):
             while len(await registry.versions(connection)) < 2:
                 await asyncio.sleep(0.05)
-        yield Plant(gateway, read_database, connection)
+        yield plant
     connection.terminate()
     for database in databases:
         postgres_server.drop_database(database)
@@ -188,8 +203,8 @@ async def test_promotion_and_rollback_change_what_readers_see_at_once_and_both_s
     assert await plant.connection.fetchval(seen) == 10
     assert await plant.connection.fetchval("select count(*) from denizen_read.plans") == 15
     with pytest.raises(BadDeployment, match="live"):
-        await cancel(plant.connection, PLANS, 1)
-    await cancel(plant.connection, PLANS, version)
+        await cancel(plant.connection, "plans", 1)
+    await cancel(plant.connection, "plans", version)
     assert await plant.connection.fetchval("select to_regclass('denizen_read.plans_v2')") is None
 
 
@@ -198,5 +213,99 @@ async def test_a_version_that_is_not_whole_is_never_promoted(plant: Plant) -> No
     version = await plant.begin("plans")
     with pytest.raises(BadDeployment, match="not whole"):
         await promote(plant.connection, PLANS, version)
-    await cancel(plant.connection, PLANS, version)
+    await cancel(plant.connection, "plans", version)
     assert await plant.connection.fetchval("select count(*) from denizen_read.plans") <= 3
+
+
+async def test_a_comparison_that_found_differences_takes_back_an_earlier_one(plant: Plant) -> None:
+    (ann, *_) = await plant.sign_up(5)
+    version = await plant.rebuilt("directory")
+    await plant.until_level()
+    control = plant.control()
+    assert (await control.verify("directory", None)).verdict.equal
+    await plant.connection.execute("update denizen_read.directory_v2 set country = 'XX' where user_id = $1", ann)
+    assert not (await control.verify("directory", version)).verdict.equal
+    with pytest.raises(BadDeployment, match="was not verified"):
+        await control.promote("directory", None, unverified=False)
+    assert await control.promote("directory", None, unverified=True) == version
+
+
+async def test_versions_that_are_not_there_are_told_and_nothing_else_is_removed(plant: Plant) -> None:
+    version = await plant.rebuilt("directory")
+    control = plant.control()
+    for missing in (0, 99, 2**40):
+        with pytest.raises(BadDeployment, match=f"directory has no version {missing}"):
+            await control.cancel("directory", missing)
+        with pytest.raises(BadDeployment, match=f"directory has no version {missing}"):
+            await control.verify("directory", missing)
+    with pytest.raises(BadDeployment, match="there is no projection nothing"):
+        await control.cancel("nothing", 1)
+    assert await control.cancel("directory", None) == version
+
+
+async def test_what_cannot_be_compared_is_refused_with_the_reason(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version, control = await plant.begin("directory"), plant.control()
+    with pytest.raises(BadDeployment, match="not whole yet"):
+        await control.verify("directory", version)
+    await plant.load("directory", version)
+    assert await plant.finish("directory", version)
+    with pytest.raises(BadDeployment, match="is the live one"):
+        await control.verify("directory", 1)
+    smaller = Projection("directory", DIRECTORY.fold, state=DIRECTORY.state)
+    monkeypatch.setattr("denizen.projections.catalogue.catalogue", lambda: by_name([smaller]))
+    with pytest.raises(BadDeployment, match="another definition"):
+        await control.verify("directory", version)
+    made = "update denizen_read.projections set definition = $1 where projection = 'directory' and version = 2"
+    await plant.connection.execute(made, smaller.definition)
+    with pytest.raises(BadDeployment, match="promote it with --unverified"):
+        await control.verify("directory", version)
+
+
+async def test_a_version_of_another_definition_is_not_resumed(plant: Plant) -> None:
+    await plant.connection.execute(
+        "update denizen_read.projections set definition = 'x' where projection = 'directory'"
+    )
+    await paused(plant, "directory", registry.OTHER_DEFINITION)
+    with pytest.raises(BadDeployment, match="version 1 of directory cannot go on: its tables were made by another"):
+        await plant.control().set_paused("directory", paused=False)
+    assert not await plant.control().set_paused("statistics", paused=False)
+
+
+async def test_a_projection_whose_package_is_gone_is_paused_removed_and_made_anew_when_it_is_back(plant: Plant) -> None:
+    control = plant.control()
+    await plant.sign_up(3)
+    with pytest.raises(BadDeployment, match="a projector that knows it runs it"):
+        await control.cancel("plans", 1)
+    await plant.until_level()
+    await plant.run_projector(by_name(SHIPPED))
+    await paused(plant, "plans", registry.UNKNOWN_PROJECTION)
+    with pytest.raises(BadDeployment, match="no such projection"):
+        await control.set_paused("plans", paused=False)
+
+    await plant.run_projector(PROJECTIONS)  # it is back: it goes on by itself
+    await plant.sign_up(2)
+    await until(plant, "select count(*) from denizen_read.plans", 5)
+
+    await plant.run_projector(by_name(SHIPPED))
+    await paused(plant, "plans", registry.UNKNOWN_PROJECTION)
+    assert await control.cancel("plans", 1) == 1
+    left = "select count(*) from pg_class where relnamespace = 'denizen_read'::regnamespace and relname like 'plan%'"
+    assert await plant.connection.fetchval(left) == 0
+    assert {each.projection for each in await registry.versions(plant.connection)} == {each.name for each in SHIPPED}
+
+
+async def paused(plant: Plant, name: str, reason: str) -> None:
+    await until(
+        plant,
+        "select state || ': ' || reason from denizen_read.projections where projection = $1",
+        f"paused: {reason}",
+        name,
+    )
+
+
+async def until(plant: Plant, query: str, expected: Any, *arguments: Any) -> None:
+    async with asyncio.timeout(30):
+        while await plant.connection.fetchval(query, *arguments) != expected:
+            await asyncio.sleep(0.05)

@@ -100,6 +100,9 @@ async def test_a_replay_over_http_from_plan_to_rollback(running: RunningDeployme
     assert (await http("POST", "/v1/replays/directory:rollback"))["version"] == 1
     refused = await http("POST", "/v1/replays/directory:cancel", {"version": 1}, expected=409)
     assert "live" in refused["detail"]
+    for act in ("verify", "cancel"):
+        missing = await http("POST", f"/v1/replays/directory:{act}", {"version": 99}, expected=409)
+        assert (missing["code"], missing["detail"]) == ("replay_refused", "directory has no version 99")
 
     connection = await asyncpg.connect(**running.deployment.read_connect_args)
     user = await connection.fetchval(DAMAGE)
@@ -107,6 +110,7 @@ async def test_a_replay_over_http_from_plan_to_rollback(running: RunningDeployme
     different = await http("POST", "/v1/replays/directory:verify", {"version": 2})
     assert [row["user_id"] for row in different["differences"]] == [str(user)]
     assert different["events"][str(user)][0]["type"] == "UserRegistered"
+    await http("POST", "/v1/replays/directory:promote", expected=409)  # what was found before counts no more
     explained = await http("GET", f"/v1/users/{user}/explain")
     assert (explained["version"], explained["agrees"]) == (1, True)
     assert (await http("POST", "/v1/replays/directory:cancel", {"version": 2}))["version"] == 2

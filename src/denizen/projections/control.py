@@ -21,8 +21,9 @@ from denizen.errors import BadDeployment
 from denizen.events.reading import read_stream
 from denizen.events.records import RecordedEvent
 from denizen.projections import registry
-from denizen.projections.catalogue import projection_of
+from denizen.projections.catalogue import catalogue, projection_of
 from denizen.projections.projection import Projection
+from denizen.projections.registry import Version
 from denizen.projections.replay import run as steps
 from denizen.projections.replay import verify as comparing
 from denizen.projections.replay import work
@@ -86,14 +87,23 @@ class Control:
             return await _versions(connection), await registry.parked(connection)
 
     async def set_paused(self, name: str, *, paused: bool) -> bool:
-        """Pause or resume every version of a projection; whether there was one to change."""
-        changed = False
+        """Pause or resume every version of a projection; whether there was one to change.
+
+        `BadDeployment` if this program cannot run any that could be resumed.
+        """
+        changed, refused, known = False, list[str](), catalogue()
         async with self._read() as connection:
             for version in await registry.versions(connection):
-                if version.projection == name and paused:
+                if version.projection != name:
+                    continue
+                if paused:
                     changed |= await registry.pause(connection, name, version.version, "an operator paused it")
-                elif version.projection == name:
+                elif (why := version.obstacle(known)) is None:
                     changed |= await registry.resume(connection, name, version.version)
+                elif version.state == "paused":
+                    refused.append(f"version {version.version} of {name} cannot go on: {why}")
+        if refused and not changed:
+            raise BadDeployment("; ".join(refused))
         return changed
 
     async def wish(self, name: str, stream: UUID, what: str) -> bool:
@@ -157,27 +167,29 @@ class Control:
             return found
 
     async def cancel(self, name: str, version: int | None) -> int:
-        """Remove a version that is not live; which."""
-        projection = self.projection(name)
+        """Remove a version that is not live, or any of a projection that this program does not have; which."""
+        unknown = name not in catalogue()
         async with self._read() as connection:
-            chosen = version or (await work.replay_of(connection, name)).version
-            await steps.cancel(connection, projection, chosen)
+            if unknown and not any(each.projection == name for each in await registry.versions(connection)):
+                self.projection(name)
+            chosen = await self._chosen(connection, name, version)
+            await registry.version_of(connection, name, chosen)
+            await steps.cancel(connection, name, chosen, unknown=unknown)
             return chosen
 
     async def verify(self, name: str, version: int | None) -> Verified:
         """Compare with the live version, row for row."""
         projection = self.projection(name)
         async with self._read() as connection:
-            chosen = version or (await work.replay_of(connection, name)).version
+            chosen = await self._chosen(connection, name, version)
             live = await self._live(connection, name)
-            if chosen == live:
-                raise BadDeployment(f"version {live} of {name} is the live one: there is nothing to compare it with")
-            verdict = await comparing.verify(connection, projection, live, chosen)
-            if verdict.equal:
-                await comparing.mark_verified(connection, name, chosen)
+            _require_comparable(projection, live, await registry.version_of(connection, name, chosen))
+            verdict = await comparing.verify(connection, projection, live.version, chosen)
+            if verdict.equal or verdict.differences:
+                await comparing.mark(connection, name, chosen, verified=verdict.equal)
         users = {found.user_id for found in verdict.differences if found.user_id is not None}
         events = {user: await self._history(user) for user in sorted(users)[: limits.replay_explained_max]}
-        return Verified(chosen, live, verdict, events)
+        return Verified(chosen, live.version, verdict, events)
 
     async def promote(self, name: str, version: int | None, *, unverified: bool) -> int:
         """Make a version live; which."""
@@ -214,11 +226,28 @@ class Control:
             bucket_of(user_id), lambda connection: read_stream(connection, user_id, limit=limit)
         )
 
-    async def _live(self, connection: asyncpg.Connection, name: str) -> int:
+    async def _chosen(self, connection: asyncpg.Connection, name: str, version: int | None) -> int:
+        return (await work.replay_of(connection, name)).version if version is None else version
+
+    async def _live(self, connection: asyncpg.Connection, name: str) -> Version:
         live = [each for each in await registry.versions(connection) if each.projection == name and each.live]
         if not live:
             raise BadDeployment(f"{name} has no live version: the projector has not run yet")
-        return live[0].version
+        return live[0]
+
+
+def _require_comparable(projection: Projection, live: Version, chosen: Version) -> None:
+    name, other = projection.name, f"version {chosen.version} of {projection.name}"
+    if chosen.live:
+        raise BadDeployment(f"{other} is the live one: there is nothing to compare it with")
+    if chosen.state == "building":
+        raise BadDeployment(f"{other} is not whole yet: `denizen replay run {name}` goes on with it")
+    if chosen.definition != projection.definition:
+        raise BadDeployment(f"{other} cannot be compared: {registry.OTHER_DEFINITION}")
+    if live.definition != chosen.definition:
+        raise BadDeployment(
+            f"{other} has other tables than the live one and cannot be compared with it: promote it with --unverified"
+        )
 
 
 async def _versions(connection: asyncpg.Connection) -> list[VersionState]:

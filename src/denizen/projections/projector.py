@@ -7,6 +7,7 @@ the projector gives everything up and begins again from what the read database h
     pause, resume      rows of `projections`, looked at every half second
     unknown event      pauses what runs, with that reason, until a newer program starts
     refused table      pauses the one projection, with the database's reason
+    no such projection, or another definition of its tables: pauses that version, until a program has it
 """
 
 import asyncio
@@ -171,15 +172,14 @@ class Session:
     async def _look_after(self) -> None:
         wanted = {}
         for version in await registry.versions(self._control):
-            projection = self._projections.get(version.projection)
-            if projection is None or version.state != "running":
-                continue
-            key = (version.projection, version.version)
-            if version.definition == projection.definition:
-                wanted[key] = projection
-            else:
-                why = "its tables were made by another definition: make a new version with `denizen replay run`"
-                await registry.pause(self._control, *key, why)
+            key, why = (version.projection, version.version), version.obstacle(self._projections)
+            if version.state == "running" and why is None:
+                wanted[key] = self._projections[version.projection]
+            elif version.state == "running":
+                _log.warning("projection_paused", projection=key[0], version=key[1], reason=why)
+                await registry.pause(self._control, *key, str(why))
+            elif version.reason == registry.UNKNOWN_PROJECTION and why is None:  # it is installed again
+                await registry.resume(self._control, *key)
         for key in self._runners.keys() - wanted.keys():
             self._close(key)
         opened = [await self._open(key, wanted[key]) for key in sorted(wanted.keys() - self._runners.keys())]

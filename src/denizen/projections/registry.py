@@ -1,5 +1,6 @@
 """Which versions of which projections there are, and what is to be done with each: rows of the read database."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -45,6 +46,7 @@ _PARKED: Final = """
 _WISH: Final = """
     update denizen_read.parked set wish = $3 where projection = $1 and stream = $2 returning version
 """
+_LOCK_VERSION: Final = "select from denizen_read.projections where projection = $1 and version = $2 for update"
 _PAUSE: Final = """
     update denizen_read.projections set state = 'paused', reason = $3
     where projection = $1 and version = $2 and state <> 'building'
@@ -53,6 +55,10 @@ _RESUME: Final = """
     update denizen_read.projections set state = 'running', reason = null
     where projection = $1 and version = $2 and state = 'paused'
 """
+
+
+UNKNOWN_PROJECTION: Final = "this program has no such projection"
+OTHER_DEFINITION: Final = "its tables were made by another definition: make a new version with `denizen replay run`"
 
 
 class Version(Struct, frozen=True):
@@ -66,6 +72,18 @@ class Version(Struct, frozen=True):
     reason: str | None
     created_at: datetime
     promoted_at: datetime | None
+
+    def obstacle(self, projections: Mapping[str, Projection]) -> str | None:
+        """Why a program with these projections cannot apply events to it; None if it can."""
+        projection = projections.get(self.projection)
+        if projection is None:
+            return UNKNOWN_PROJECTION
+        return None if self.definition == projection.definition else OTHER_DEFINITION
+
+    @property
+    def tables(self) -> list[str]:
+        """The names of its tables, without the version: what its definition was made of may be gone."""
+        return [table.partition(":")[0] for table in self.definition.split(";")]
 
 
 class Parked(Struct, frozen=True):
@@ -97,6 +115,14 @@ async def versions(connection: asyncpg.Connection) -> list[Version]:
     return [Version(*row) for row in await connection.fetch(_VERSIONS)]
 
 
+async def version_of(connection: asyncpg.Connection, projection: str, version: int) -> Version:
+    """This version of a projection; `BadDeployment` if there is none."""
+    for found in await versions(connection):
+        if (found.projection, found.version) == (projection, version):
+            return found
+    raise BadDeployment(f"{projection[:60]} has no version {version}")
+
+
 async def create_version(
     connection: asyncpg.Connection, projection: Projection, version: int, *, state: str, indexed: bool
 ) -> None:
@@ -112,22 +138,23 @@ async def create_version(
     await connection.execute(_CHECKPOINTS, projection.name, version, BUCKETS)
 
 
-async def drop_version(connection: asyncpg.Connection, projection: Projection, version: int) -> None:
-    """Remove a version that is not live, in the caller's transaction."""
-    live = await connection.fetchval(
-        "select live from denizen_read.projections where projection = $1 and version = $2 for update",
-        projection.name,
-        version,
-    )
-    if live:
-        raise BadDeployment(f"version {version} of {projection.name} is live: promote another one first")
-    for table in projection.tables:
-        await connection.execute(table.drop(version))
+async def drop_version(connection: asyncpg.Connection, projection: str, version: int, *, unknown: bool) -> None:
+    """Remove a version that is not live, in the caller's transaction; of an `unknown` projection the live one too."""
+    await connection.execute(_LOCK_VERSION, projection, version)
+    found = await version_of(connection, projection, version)
+    if found.live and not unknown:
+        raise BadDeployment(f"version {version} of {projection} is live: promote another one first")
+    if found.live and found.state == "running":
+        raise BadDeployment(f"version {version} of {projection} is live, and a projector that knows it runs it")
+    for table in found.tables:
+        if found.live:
+            await connection.execute(f'drop view if exists {SCHEMA}."{table}"')
+        await connection.execute(f'drop table if exists {SCHEMA}."{table}_v{version}"')
     # The advances last: workers of a replay add to them as long as its parts are there.
     for place in ("parked", "progress", "checkpoints", "projections", "advances"):
         await connection.execute(
             f"delete from {SCHEMA}.{place} where projection = $1 and version = $2",  # noqa: S608 - fixed names
-            projection.name,
+            projection,
             version,
         )
 

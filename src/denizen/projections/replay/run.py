@@ -116,10 +116,13 @@ async def rollback(connection: asyncpg.Connection, projection: Projection) -> in
     return version
 
 
-async def cancel(connection: asyncpg.Connection, projection: Projection, version: int) -> None:
-    """Remove a version that is not live, and its replay; workers on it fail, and change nothing."""
+async def cancel(connection: asyncpg.Connection, projection: str, version: int, *, unknown: bool = False) -> None:
+    """Remove a version that is not live, and its replay; workers on it fail, and change nothing.
+
+    Of a projection that is `unknown` to this program, a live one too.
+    """
     await work.set_state(
-        connection, projection.name, version, "paused", after=("loading", "failed", "indexing"), error="cancelled"
+        connection, projection, version, "paused", after=("loading", "failed", "indexing"), error="cancelled"
     )
     async with connection.transaction():
-        await registry.drop_version(connection, projection, version)
+        await registry.drop_version(connection, projection, version, unknown=unknown)

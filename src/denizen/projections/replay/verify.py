@@ -64,12 +64,14 @@ async def verify(
         await asyncio.sleep(limits.position_poll_s_max)
 
 
-async def mark_verified(connection: asyncpg.Connection, projection: str, version: int) -> None:
-    """Remember that nothing was found."""
+async def mark(connection: asyncpg.Connection, projection: str, version: int, *, verified: bool) -> None:
+    """Remember that nothing was found, or forget that nothing was found before."""
     await connection.execute(
-        "update denizen_read.replays set verified_at = clock_timestamp() where projection = $1 and version = $2",
+        "update denizen_read.replays set verified_at = case when $3 then clock_timestamp() end"
+        " where projection = $1 and version = $2",
         projection,
         version,
+        verified,
     )
 
 
