@@ -58,13 +58,15 @@ class Scrubbed(Struct, frozen=True):
 
 
 async def scrub(deployment: Deployment, *, online: bool, tell: Tell) -> Scrubbed:
-    """Clean every server of a deployment. `BadDeployment` if one does not answer."""
-    shards = {str(shard): server.connect_args for shard, server in deployment.shards.items()}
+    """Clean every server of a deployment that has users. `BadDeployment` if one does not answer."""
+    shards = {
+        str(shard): server.connect_args for shard, server in deployment.shards.items() if not deployment.joins(shard)
+    }
     moments: dict[str, datetime] = {}
     waiting = 0
     async with patient(deployment.read_connect_args) as read:
         for shard, arguments in shards.items():
-            async with patient(arguments) as connection:
+            async with patient(arguments, f"shard {shard}") as connection:
                 moments[shard] = await connection.fetchval("select clock_timestamp()")
                 waiting += await _waiting(connection, read, moments[shard])
     log_cycled = True
