@@ -4,14 +4,15 @@ import asyncio
 import json
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 from http_api import Api, some_email
 from test_http_protocol import read_reply, request
 
 from denizen import limits
-from denizen.http.connections import Exchange
+from denizen.http.connections import Connection, Exchange
 from denizen.http.listener import Listener
 from denizen.processes.ports import find_port
 from denizen.testing.http import RunningServer
@@ -189,3 +190,86 @@ async def test_every_address_is_those_of_both_kinds() -> None:
         assert (await reader.read()).endswith(b"\r\n\r\n/here")
         writer.close()
     assert await listener.stop(1.0)
+
+
+def test_who_ends_in_the_midst_of_a_body_is_told_so(api: Api, connect: Connect) -> None:
+    connection = connect()
+    connection.sendall(LIVE + request(api, "POST", "/v1/users", length=100) + b'{"email":')
+    connection.shutdown(socket.SHUT_WR)
+    live, cut = read_all(connection).split(b"HTTP/1.1 ")[1:]
+    assert live.startswith(b"200 ")
+    assert cut.startswith(b"400 ")
+    assert b"connection: close" in cut
+    assert b'"code":"body_cut_off"' in cut
+
+
+@pytest.mark.parametrize("more", [0, 3, 5 * limits.pipelined_requests_max])
+def test_who_sends_nothing_more_after_its_requests_gets_their_answers(api: Api, connect: Connect, more: int) -> None:
+    connection = connect()
+    body = f'{{"email":"{some_email()}"}}'.encode()
+    connection.sendall(request(api, "GET", "/v1/users?limit=1") * more + request(api, "POST", "/v1/users", body=body))
+    connection.shutdown(socket.SHUT_WR)
+    assert [int(part[:3]) for part in read_all(connection).split(b"HTTP/1.1 ")[1:]] == [200] * more + [201]
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /health/live HTTP/1.1\r\nHo", LIVE + LIVE[:9], b"no request\r\n\r\n"])
+def test_who_ends_without_a_whole_request_is_left_at_once(connect: Connect, sent: bytes) -> None:
+    connection = connect()
+    connection.sendall(sent)
+    connection.shutdown(socket.SHUT_WR)
+    statuses = [int(part[:3]) for part in read_all(connection).split(b"HTTP/1.1 ")[1:]]
+    assert statuses == [200] * sent.startswith(LIVE) + [400] * sent.startswith(b"no request")
+
+
+class Watched(Listener):
+    """A listener that says when a connection is gone."""
+
+    gone: asyncio.Event
+
+    def left(self, connection: Connection) -> None:
+        super().left(connection)
+        self.gone.set()
+
+
+@asynccontextmanager
+async def watched(answer: Callable[[Exchange], Awaitable[None]]) -> AsyncIterator[tuple[Watched, int]]:
+    listener = Watched(answer, "127.0.0.1", port := find_port(None))
+    listener.gone = asyncio.Event()
+    listener.start()
+    try:
+        yield listener, port
+    finally:
+        assert await listener.stop(1.0)
+
+
+@pytest.mark.parametrize("closes", [False, True])
+async def test_nobody_waits_for_the_news_of_a_client_that_ended(closes: bool) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.gone()
+        await exchange.gone()
+        stream = exchange.stream(200, [])
+        stream.send(b"nothing")
+        stream.end()
+
+    async with watched(answer) as (listener, port), asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(LIVE)
+        if closes:
+            writer.close()
+        else:
+            writer.write_eof()
+            assert b"nothing" in await reader.read()
+        await listener.gone.wait()
+        writer.close()
+
+
+async def test_who_ends_and_does_not_read_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def answer(exchange: Exchange) -> None:
+        exchange.reply(200, [], bytes(1 << 26))
+
+    monkeypatch.setattr(limits, "header_read_ms", 300)
+    async with watched(answer) as (listener, port), asyncio.timeout(10):
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(LIVE * 3)
+            connection.shutdown(socket.SHUT_WR)
+            await listener.gone.wait()

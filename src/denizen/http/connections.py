@@ -89,7 +89,7 @@ class Exchange:
         return await self._payload.read()
 
     async def gone(self) -> None:
-        """Comes to its end when the client goes away."""
+        """Comes to its end when the client goes away, or says that it sends nothing more."""
         await asyncio.shield(self._connection.lost)
 
     def reply(self, status: int, headers: Headers, body: bytes) -> None:
@@ -173,6 +173,7 @@ class Connection(BaseProtocol):
         self._refusal = b""  # the last words, when what came could not be understood
         self._head_bytes = 0  # of a head that is not complete
         self._deaf = False  # what still comes is of no interest
+        self._ended = False  # nothing comes any more
         self._lost: asyncio.Future[None] | None = None
         self._idle_since = loop.time()
         self._unsent = 0  # bytes, when it was looked at last
@@ -184,10 +185,10 @@ class Connection(BaseProtocol):
 
     @property
     def lost(self) -> "asyncio.Future[None]":
-        """Done when the client is gone."""
+        """Done when the client is gone, or has ended what it sends: at first the two look the same."""
         if self._lost is None:
             self._lost = self._loop.create_future()
-            if self.transport is None:
+            if self.transport is None or self._ended:
                 self._lost.set_result(None)
         return self._lost
 
@@ -248,11 +249,14 @@ class Connection(BaseProtocol):
         """The client is gone. What it asked for last is done all the same; what it asked for after that is not."""
         super().connection_lost(exc)
         self._waiting.clear()
-        if self._newest is not None:
-            self._newest.abandon(ClientGone())
-        if self._lost is not None and not self._lost.done():
-            self._lost.set_result(None)
+        self._end_waits()
         self._listener.left(self)
+
+    def eof_received(self) -> bool:
+        """Nothing more comes: close, but after what was asked for is answered. No wait for the client goes on."""
+        self._ended = True
+        self._end_waits()
+        return self._current is not None or bool(self._waiting)
 
     def data_received(self, data: bytes) -> None:
         """Parse, and begin to answer."""
@@ -305,6 +309,8 @@ class Connection(BaseProtocol):
         elif self._refusal and self.transport is not None:
             self.transport.write(self._refusal)
             self._linger()
+        elif self._ended:
+            self.close()
 
     async def _answer(self, exchange: Exchange) -> None:
         try:
@@ -348,10 +354,19 @@ class Connection(BaseProtocol):
         """Close, but not at once: what the client still sends would make its system throw our answer away."""
         self._deaf = True
         transport = self.transport
-        if transport is not None and not transport.is_closing():
+        if self._ended:
+            self.close()
+        elif transport is not None and not transport.is_closing():
             transport.write_eof()
             transport.resume_reading()
             self._loop.call_later(limits.linger_s, self._drop)
+
+    def _end_waits(self) -> None:
+        """Whoever waits for the rest of a body, or for the client to leave, need not any more."""
+        if self._newest is not None:
+            self._newest.abandon(ClientGone())
+        if self._lost is not None and not self._lost.done():
+            self._lost.set_result(None)
 
     def _drop(self) -> None:
         if self.transport is not None:
