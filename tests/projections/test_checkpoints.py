@@ -1,7 +1,5 @@
 """Checkpoints: noted once a batch, folded into one row from time to time, the same for whoever reads them."""
 
-from collections.abc import AsyncIterator
-
 import asyncpg
 import pytest
 
@@ -14,23 +12,13 @@ from denizen.projections.reached import all_have
 from denizen.projections.runner import Fenced, Runner
 from denizen.projections.tables import SCHEMA
 from denizen.sharding.ids import BUCKETS, Bucket, Position, Sequence, UserId, mint_user_id
-from denizen.testing.postgres import Database, ThrowawayServer
+from denizen.testing.postgres import ThrowawayServer
 from denizen.testing.projections import History
 from denizen.users.events import AttributesChanged
 
 from .plans import PLANS
 
 OLD_SCHEMA = 4  # had a row for each bucket
-
-
-@pytest.fixture
-async def connection(read_database: Database) -> AsyncIterator[asyncpg.Connection]:
-    connection = await connect_writer(read_database.connect_args)
-    async with connection.transaction():
-        await registry.create_version(connection, PLANS, 1, state="running", indexed=True)
-        await registry.make_live(connection, PLANS, 1)
-    yield connection
-    await connection.close()
 
 
 async def opened(connection: asyncpg.Connection) -> Runner:

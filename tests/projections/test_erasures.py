@@ -1,17 +1,15 @@
 """An erasure never needs a fold: it empties the tables of whoever was parked, and of folds that do not know it."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from uuid import UUID
 
 import asyncpg
 import pytest
 
 from denizen.projections import Output, Projection, registry
-from denizen.projections.database import connect_writer
 from denizen.projections.reached import all_have
 from denizen.projections.runner import Runner
 from denizen.sharding.ids import BUCKETS
-from denizen.testing.postgres import Database
 from denizen.testing.projections import History, MemoryModel
 from denizen.users.events import AttributesChanged, UserErased, UserSuspended
 
@@ -38,16 +36,6 @@ FOLDS = [plans.fold, refusing, unstorable]
 
 def projection_with(fold: object) -> Projection:
     return Projection("plans", fold, state=STATE, derived=PLANS.derived, outputs=PLANS.outputs)  # type: ignore[arg-type]
-
-
-@pytest.fixture
-async def connection(read_database: Database) -> AsyncIterator[asyncpg.Connection]:
-    connection = await connect_writer(read_database.connect_args)
-    async with connection.transaction():
-        await registry.create_version(connection, PLANS, 1, state="running", indexed=True)
-        await registry.make_live(connection, PLANS, 1)
-    yield connection
-    await connection.close()
 
 
 async def left_of(connection: asyncpg.Connection, user: UUID) -> dict[str, int]:

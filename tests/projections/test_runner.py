@@ -1,7 +1,6 @@
 """Runners over a real read database: exactly once, fenced, poison parked; always what memory says."""
 
 import re
-from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
@@ -20,16 +19,6 @@ from denizen.testing.projections import History, MemoryModel
 from denizen.users.events import AttributesChanged, UserDeleted, UserSuspended
 
 from .plans import CHANGES, COUNTS, PLANS, STATE, WORDS
-
-
-@pytest.fixture
-async def connection(read_database: Database) -> AsyncIterator[asyncpg.Connection]:
-    connection = await connect_writer(read_database.connect_args)
-    async with connection.transaction():
-        await registry.create_version(connection, PLANS, 1, state="running", indexed=True)
-        await registry.make_live(connection, PLANS, 1)
-    yield connection
-    await connection.close()
 
 
 async def opened(connection: asyncpg.Connection) -> Runner:

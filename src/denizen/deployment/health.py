@@ -5,7 +5,6 @@ gateway an HTTP request.
 """
 
 import asyncio
-import os
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,6 +20,7 @@ from denizen.deployment.layout import Deployment, ShardServer
 from denizen.deployment.lock import holder
 from denizen.deployment.read_health import ReadHealth, ask_read, problem
 from denizen.deployment.state import RunState
+from denizen.processes.children import lives
 from denizen.sharding.bucket_map import counts, read_map
 
 FIGURES = """
@@ -129,24 +129,12 @@ def _processes(state: RunState) -> tuple[ProcessHealth, ...]:
     return tuple(
         ProcessHealth(
             name,
-            "up" if (has_jetstream(process.port) if process.port else _lives(process.pid)) else "down",
+            "up" if (has_jetstream(process.port) if process.port else lives(process.pid)) else "down",
             process.pid,
             process.restarts,
         )
         for name, process in known.items()
     )
-
-
-def _lives(pid: int | None) -> bool:
-    if pid is None:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 async def _ask_shard(deployment: Deployment, shard: ShardServer, buckets: int) -> ShardHealth:

@@ -135,3 +135,16 @@ def command_of(pid: int) -> str:
             return ""
     run = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False)
     return run.stdout
+
+
+def lives(pid: int | None) -> bool:
+    """Say whether there is a process with this id, whoever's it is."""
+    if pid is None:
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True

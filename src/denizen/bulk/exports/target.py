@@ -12,6 +12,7 @@ from typing import IO, Any, Final, cast
 import zstandard
 
 from denizen.errors import BadConfiguration
+from denizen.processes.children import lives
 
 STANDARD_OUTPUT: Final = "-"
 
@@ -52,18 +53,8 @@ def _remove_leftovers(path: Path) -> None:
     ours = re.compile(rf"\.{re.escape(path.name)}\.([0-9]+)\.part")
     for other in path.parent.iterdir():
         named = ours.fullmatch(other.name)
-        if named and not _lives(int(named[1])):
+        if named and not lives(int(named[1])):
             other.unlink(missing_ok=True)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 @contextmanager
