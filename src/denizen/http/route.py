@@ -90,6 +90,8 @@ class Route(Struct, frozen=True, kw_only=True):
     def all_problems(self) -> list[type[DenizenError]]:
         """Every problem that this route can answer with, by status and code."""
         found: set[type[DenizenError]] = {*_ALWAYS, *self.problems}
+        if "{" in self.path:
+            found |= {refusals.RouteNotFound}  # a parameter with a separator in it, even an encoded one
         if self.scope is not None:
             found |= {errors.Unauthenticated, errors.Forbidden, errors.RateLimited, errors.Unavailable}
             found |= {errors.Overloaded}

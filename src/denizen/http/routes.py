@@ -116,13 +116,13 @@ _PASSWORDS_AND_NAMES: Final = (
     Route(
         name="find_user", method="GET", path="/v1/login-names/{kind}/{value}", handler=login_names.find_user,
         scope=READ, summary="Get the user with a login name", reply=shapes.UserDocument, cached=True,
-        problems=(errors.UserNotFound, refusals.RouteNotFound),
+        problems=(errors.UserNotFound,),
     ),
     Route(
         name="verify_password_by_login_name", method="POST",
         path="/v1/login-names/{kind}/{value}/password/verify", handler=login_names.verify_by_login_name, scope=READ,
         summary="Whether this is the password of the user with a login name", body=shapes.PasswordGuess,
-        reply=shapes.PasswordVerdict, problems=(refusals.RouteNotFound,),
+        reply=shapes.PasswordVerdict,
     ),
 )  # fmt: skip
 
@@ -182,7 +182,7 @@ _SYSTEM: Final = (
     ),
     Route(
         name="problem", method="GET", path="/problems/{code}", handler=system.problem, scope=None, text=True,
-        summary="What a problem's code means and what to do about it", problems=(refusals.RouteNotFound,),
+        summary="What a problem's code means and what to do about it",
     ),
 )  # fmt: skip
 

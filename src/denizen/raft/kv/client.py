@@ -10,6 +10,7 @@ import io
 import itertools
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any, Self
 
 import aiohttp
@@ -35,7 +36,12 @@ class KeyValueClient:
         self._preferred = 0
 
     async def __aenter__(self) -> Self:
-        self._http = aiohttp.ClientSession(headers=self._headers, connector=aiohttp.TCPConnector(limit=0))
+        tracing = aiohttp.TraceConfig()
+        tracing.on_connection_create_end.append(_connected)
+        tracing.on_connection_reuseconn.append(_connected)
+        self._http = aiohttp.ClientSession(
+            headers=self._headers, connector=aiohttp.TCPConnector(limit=0), trace_configs=[tracing]
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -130,15 +136,18 @@ class KeyValueClient:
         timeout = aiohttp.ClientTimeout(total=timeout_s or self._try_s)
         encoded = b"" if body is None else msgspec.json.encode(body)
         data = io.BytesIO(encoded) if len(encoded) > _AT_ONCE_BYTES else encoded  # aiohttp sends it in pieces
+        connected = asyncio.Event()
         try:
             async with self._session().request(
-                method, f"{endpoint}/v1/kv/{route}", data=data, timeout=timeout
+                method, f"{endpoint}/v1/kv/{route}", data=data, timeout=timeout, trace_request_ctx=connected
             ) as answer:
                 content = await answer.read()
                 return _decoded(answer.status, content)
         except aiohttp.ClientConnectorError as error:
             raise errors.NoLeader(f"{endpoint} does not answer: {error.strerror or error}") from None
         except (aiohttp.ClientError, TimeoutError) as error:
+            if not connected.is_set():  # nothing was sent
+                raise errors.NoLeader(f"{endpoint} does not answer: no connection in time") from None
             kind = errors.TimedOut if route in _READS else errors.OutcomeUnknown
             raise kind(f"the answer of {endpoint} was lost: {type(error).__name__} {error}".rstrip()) from None
 
@@ -163,6 +172,12 @@ class KeyValueClient:
         if self._http is None:
             raise RuntimeError("use the client as `async with KeyValueClient(…) as client`")
         return self._http
+
+
+async def _connected(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: Any) -> None:
+    """Note that a request has its connection: from now on it may be sent."""
+    if context.trace_request_ctx is not None:
+        context.trace_request_ctx.set()
 
 
 class Session:
