@@ -126,6 +126,22 @@ async def test_bad_rows_are_told_one_by_one_and_disturb_nobody(
     await assert_agrees(deployment, users=len(BAD))
 
 
+async def test_a_bad_row_has_all_its_faults_told(do_import: Do, tmp_path: Path) -> None:
+    bad = {"email": "nobody", "country": "XX", "locale": "?"}
+    exported = {"id": 1, "status": "gone", "email": 5, "phone": "1"}
+    file = write_lines(tmp_path / "people.ndjson", [bad, exported, {"email": "x"}])
+    assert (await do_import(file)).rejected == 3
+    told = rejected(file)
+    assert [[error["field"] for error in row.get("errors", ())] for row in told] == [
+        ["email", "country", "locale"],
+        ["status", "email", "phone"],
+        [],
+    ]
+    assert all({name: row[name] for name in ("field", "code", "detail")} == row["errors"][0] for row in told[:2])
+    await do_import(file, fresh=True)  # which takes the file for one of rejected rows
+    assert rejected(file) == told
+
+
 DOUBLES = (
     {"email": "ada@example.org", "username": "ada"},
     {"email": "ADA@example.org", "username": "other"},

@@ -117,6 +117,14 @@ def test_attributes_that_are_no_json_change_nothing(denizen: Denizen, attributes
     assert denizen("users", "get", user["id"], "--json").json["version"] == 1
 
 
+def test_every_wrong_field_is_told_at_once(denizen: Denizen) -> None:
+    refused = denizen("users", "create", "--email", "nobody", "--country", "XX", "--locale", "de")
+    assert refused.code == 1
+    assert "`email` is not an email address" in refused.err
+    assert "; `country` must be" in refused.err
+    assert "locale" not in refused.err
+
+
 def test_a_password_that_cannot_be_one_changes_no_other_field(denizen: Denizen) -> None:
     user = denizen("users", "create", "--email", some_email(), "--json").json
     refused = denizen("users", "set", user["id"], "--country", "CH", "--password", stdin="short\n")

@@ -68,6 +68,22 @@ async def test_an_invalid_field_is_named(api: Api, body: dict[str, object], fiel
     assert [(error["field"], error["code"]) for error in answer.json["errors"]] == [(field, code)]
 
 
+@pytest.mark.parametrize("method", ["POST", "PATCH"])
+async def test_every_invalid_field_is_named(api: Api, method: str) -> None:
+    path = "/v1/users" if method == "POST" else f"/v1/users/{(await api.user())['id']}"
+    body = {"email": "nobody", "country": "XX", "name": {"given": 1}, "admin": True, "locale": "de"}
+    answer = await api(method, path, body)
+    assert (answer.status, answer.code) == (422, "invalid")
+    told = answer.json["errors"]
+    assert [(error["field"], error["code"]) for error in told] == [
+        ("email", "email_invalid"),
+        ("country", "country_invalid"),
+        ("name.given", "wrong_type"),
+        ("admin", "unknown_field"),
+    ]
+    assert answer.json["detail"] == "; ".join(error["detail"] for error in told)
+
+
 @pytest.mark.parametrize("body", [[], "text", 1, None, True])
 async def test_a_body_that_is_no_object_is_refused(api: Api, body: object) -> None:
     raw = {None: b"null"}.get(body) if body is None else None

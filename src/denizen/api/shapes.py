@@ -246,7 +246,7 @@ class FieldError(Struct):
 
 
 class Problem(Struct, omit_defaults=True):
-    """An error (RFC 9457). `code` is stable; `errors` names the field at fault: the first, where there are several.
+    """An error (RFC 9457). `code` is stable; `errors` names every field at fault, twenty at most.
 
     Some codes have more members: `kind` (login_name_taken), `expected` and `actual` (version_conflict), `byte_offset`
     (malformed_json), `retry_after_s` (rate_limited).

@@ -24,7 +24,7 @@ class Problem(DenizenError):
 
     @property
     def errors(self) -> list[dict[str, Any]]:
-        """What is wrong, by field."""
+        """What is wrong, by field: `field`, `code` and `detail` of each."""
         return self.facts.get("errors") or []
 
 

@@ -53,7 +53,7 @@ _REMEDIES: Final[Mapping[type[DenizenError], str]] = {
     refusals.BodyTooLarge: "Send less; large batches go in parts.",
     refusals.UriTooLong: "Send a shorter path and query.",
     refusals.UnsupportedMediaType: "Send `Content-Type: application/json`.",
-    errors.Invalid: "Look at `errors`, which names the field at fault: the first, where there are several.",
+    errors.Invalid: "Look at `errors`, which names every field at fault.",
     errors.IdempotencyKeyReused: "Use a new key for each new request.",
     errors.SearchTooBroad: "Narrow the search down, or leave the sorting out.",
     errors.RateLimited: "Wait as long as `Retry-After` says.",
@@ -97,7 +97,8 @@ def as_error(error: BaseException) -> DenizenError:
     if isinstance(error, Rejected):
         if error.code == "wrong_status":
             return WrongStatus(error.detail)
-        return Invalid(error.detail, errors=[{"field": error.field, "code": error.code, "detail": error.detail}])
+        faults = [{"field": fault.field, "code": fault.code, "detail": fault.detail} for fault in error.faults]
+        return Invalid(str(error), errors=faults)
     if isinstance(error, DenizenError) and error.code in CATALOGUE:
         return error
     return DenizenError("an unexpected error; the log has it under this request id")

@@ -15,3 +15,4 @@ password_chars_min = 8
 password_chars_max = 1_024
 password_hash_chars_max = 1_024
 reason_chars_max = 500
+faults_max = 20  # of one document, that are told

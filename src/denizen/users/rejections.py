@@ -36,14 +36,21 @@ class Rejected(ValueError):
     """The input or the command breaks a rule of the domain.
 
     `code` is one of `CODES`; `field` is the dotted path of the field at fault (`name.given`), None where no single
-    field is; `detail` is one clear sentence, without personal data beyond the name of the field.
+    field is; `detail` is one clear sentence, without personal data beyond the name of the field. `also`: what else is
+    wrong with a document (see faults.py).
     """
 
-    def __init__(self, code: str, field: str | None, detail: str) -> None:
-        super().__init__(code, field, detail)  # all three, so that it survives the way back from another process
+    def __init__(self, code: str, field: str | None, detail: str, also: "tuple[Rejected, ...]" = ()) -> None:
+        super().__init__(code, field, detail, also)  # all, so that it survives the way back from another process
         self.code = code
         self.field = field
         self.detail = detail
+        self.also = also
+
+    @property
+    def faults(self) -> "tuple[Rejected, ...]":
+        """All there are, this one first."""
+        return self, *self.also
 
     def __str__(self) -> str:
-        return self.detail
+        return "; ".join(fault.detail for fault in self.faults)

@@ -9,6 +9,7 @@ import msgspec
 
 from denizen import limits
 from denizen.users.commands import Registration
+from denizen.users.faults import checked, with_all_faults
 from denizen.users.rejections import Rejected
 from denizen.users.validate import registration_from
 
@@ -93,19 +94,24 @@ def document(columns: Sequence[str | None], values: Sequence[str]) -> dict[str, 
 
 
 def registration(raw: Raw) -> tuple[Registration, bool]:
-    """The registration of a row and whether the user is suspended (in a row of an export); raises `Rejected`."""
+    """The registration of a row and whether the user is suspended (in a row of an export).
+
+    Raises `Rejected` with all faults.
+    """
     try:
         return registration_from(raw), False
     except Rejected as rejected:
         if rejected.code != "unknown_field" or rejected.field not in EXPORTED:
-            raise
-    fields = plain(raw)
-    status = fields.pop("status", "active")
+            raise with_all_faults(rejected, _exported, raw) from None
+    return checked(_exported, plain(raw))
+
+
+def _exported(fields: dict[str, Any]) -> tuple[Registration, bool]:
+    status = fields.get("status", "active")
     if status not in ("active", "suspended"):
         raise Rejected("wrong_value", "status", "`status` must be active or suspended")
-    return registration_from({name: value for name, value in fields.items() if name not in EXPORTED}), (
-        status == "suspended"
-    )
+    registration = registration_from({name: value for name, value in fields.items() if name not in EXPORTED})
+    return registration, status == "suspended"
 
 
 def plain(raw: Raw) -> dict[str, Any]:

@@ -42,8 +42,19 @@ class Ready(Struct, frozen=True, tag="ready"):
     """From a worker: it reached every shard."""
 
 
+class Fault(Struct, frozen=True, gc=False):
+    """One of several things wrong with a row."""
+
+    field: str | None
+    code: str
+    detail: str
+
+
 class Problem(Struct, frozen=True, omit_defaults=True, gc=False):
-    """A row that was not accepted; `raw` is its beginning. `conflict`: another user has a login name of it."""
+    """A row that was not accepted; `raw` is its beginning. `conflict`: another user has a login name of it.
+
+    `errors`: all its faults, where there are several; the first one is that of `code`, `field` and `detail`.
+    """
 
     line: int
     code: str
@@ -51,6 +62,7 @@ class Problem(Struct, frozen=True, omit_defaults=True, gc=False):
     detail: str
     raw: str
     conflict: bool = False
+    errors: tuple[Fault, ...] = ()
 
 
 class Report(Struct, tag="report"):

@@ -14,7 +14,7 @@ from typing import IO, Final
 import msgspec
 from msgspec import Struct
 
-from denizen.bulk.imports.messages import Problem
+from denizen.bulk.imports.messages import Fault, Problem
 from denizen.errors import Invalid
 
 
@@ -24,12 +24,13 @@ class BadRejectsError(Invalid):
     code, title = "bad_rejects_file", "Not a file for rejected rows"
 
 
-class _Line(Struct, frozen=True, gc=False):
+class _Line(Struct, frozen=True, omit_defaults=True, gc=False):
     line: int
     code: str
     field: str | None
     detail: str
     row: str
+    errors: tuple[Fault, ...] = ()
 
 
 _FIRST_BYTES_MAX: Final = 8 << 20
@@ -108,5 +109,5 @@ def _holds_rejected_rows(handle: int) -> bool:
 
 
 def _line(problem: Problem) -> bytes:
-    row = _Line(problem.line, problem.code, problem.field, problem.detail, problem.raw)
+    row = _Line(problem.line, problem.code, problem.field, problem.detail, problem.raw, problem.errors)
     return msgspec.json.encode(row) + b"\n"

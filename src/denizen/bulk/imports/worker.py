@@ -21,7 +21,7 @@ from denizen.bulk.imports.dry_run import DryRun
 from denizen.bulk.imports.fates import IMPORTED, Imported, Taken
 from denizen.bulk.imports.inbox import Inbox
 from denizen.bulk.imports.lines import Row
-from denizen.bulk.imports.messages import Left, Plan, Problem, Ready, Report, Window, decode_for_worker
+from denizen.bulk.imports.messages import Fault, Left, Plan, Problem, Ready, Report, Window, decode_for_worker
 from denizen.bulk.imports.people import Maker
 from denizen.bulk.imports.rounds import Round, Rounds
 from denizen.bulk.imports.settling import Settler
@@ -206,7 +206,8 @@ class Worker:
 
 def _problem(line: int, rejected: Rejected, raw: bytes, *, conflict: bool = False) -> Problem:
     text = raw[: limits.import_raw_bytes_max].decode(errors="replace")
-    return Problem(line, rejected.code, rejected.field, rejected.detail, text, conflict)
+    errors = [Fault(fault.field, fault.code, fault.detail) for fault in rejected.faults] if rejected.also else ()
+    return Problem(line, rejected.code, rejected.field, rejected.detail, text, conflict, tuple(errors))
 
 
 async def serve() -> None:

@@ -22,6 +22,7 @@ from denizen.http.writes import may_have_happened
 from denizen.limits import batch_passwords_max, batch_users_max
 from denizen.service import Context, Written
 from denizen.users.commands import Registration
+from denizen.users.faults import checked
 from denizen.users.rejections import Rejected
 from denizen.users.validate import request_from
 
@@ -48,7 +49,7 @@ async def create_users(services: Services, request: Request) -> Reply:
         if index % _PAUSE_EVERY == _PAUSE_EVERY - 1:
             await asyncio.sleep(0)
         try:
-            registration = await hashed(services, request_from(json_object(user)))
+            registration = await hashed(services, checked(request_from, json_object(user)))
             accepted.append((index, registration, _claim(services, contexts[index], user)))
         except (DenizenError, Rejected) as error:
             results[index] = _failure(error)

@@ -17,6 +17,7 @@ from denizen.http.writes import write, written_reply
 from denizen.limits import page_events_max, page_users_default, page_users_max
 from denizen.service import StoredUser
 from denizen.users.commands import Registration, RegistrationRequest
+from denizen.users.faults import checked
 from denizen.users.text import check_characters
 from denizen.users.validate import patch_from, request_from
 
@@ -26,7 +27,7 @@ _VERSION_MAX = 2**31 - 1
 async def create_user(services: Services, request: Request) -> Reply:
     """POST /v1/users"""
     body = await request.body()
-    registration = await hashed(services, request_from(json_object(body)))
+    registration = await hashed(services, checked(request_from, json_object(body)))
     written = await write(services, request, body, lambda context: services.users.register(registration, context))
     return written_reply(written, 201)
 
@@ -66,7 +67,7 @@ async def change_user(services: Services, request: Request) -> Reply:
     """PATCH /v1/users/{id}"""
     user_id, version = request.user_id(), request.expected_version()
     body = await request.body()
-    patch = patch_from(json_object(body))
+    patch = checked(patch_from, json_object(body))
     written = await write(
         services,
         request,
