@@ -1,10 +1,16 @@
 """Searching users over HTTP: the directory behind GET /v1/users."""
 
+import re
 import uuid
+from itertools import product
+from string import ascii_uppercase
 from typing import Any
 from urllib.parse import quote
 
 from http_api import Api
+
+from denizen.http.openapi import description
+from denizen.users.places import COUNTRIES
 
 
 def query(**parameters: str) -> str:
@@ -71,6 +77,7 @@ async def test_what_cannot_be_searched_is_refused(api: Api) -> None:
         ("status", "deleted"), ("sort", "password"), ("name", ""), ("name", "a\0"), ("attributes", "{}"),
         ("attributes", '{"a":[1]}'), ("attributes", "x"), ("created_from", "yesterday"), ("cursor", "AAAA"),
         ("attributes", '{"plan":"a","plan":"b"}'), ("country", "Germany"), ("country", ""), ("country", "ß"),
+        ("country", "XX"), ("country", "uk"), ("country", "ﬁ"), ("country", " DE"),
     ]:  # fmt: skip
         answer = await api("GET", query(**{"country": "DE", name: value}))
         assert (answer.status, answer.code) == (400, "invalid_parameter"), (name, value, answer.raw)
@@ -85,6 +92,14 @@ async def test_a_country_is_found_in_either_case(api: Api) -> None:
     for country in ("DE", "de"):
         assert await found(api, name=word, country=country, position=user["position"]) == [user["email"]]
     assert await found(api, name=word, country="FR") == []
+
+
+def test_the_description_knows_the_countries() -> None:
+    parameters = description()["paths"]["/v1/users"]["get"]["parameters"]
+    pattern = next(each for each in parameters if each["name"] == "country")["schema"]["pattern"]
+    codes = ["".join(letters) for letters in product(ascii_uppercase, repeat=2)]
+    assert {code for code in codes if re.search(pattern, code)} == COUNTRIES
+    assert {code for code in codes if re.search(pattern, code.lower())} == COUNTRIES
 
 
 async def test_activity_tells_what_was_done_to_a_user_page_by_page(api: Api) -> None:

@@ -4,6 +4,8 @@ Routing, scopes, body limits, OpenAPI and docs/api.md are all made from it. What
 of the read side are in read_side_routes.py, those for operators in operators_routes.py, erasures in erasure_routes.py.
 """
 
+from itertools import groupby
+from operator import itemgetter
 from typing import Final
 
 from denizen import errors
@@ -18,12 +20,18 @@ from denizen.http.replies import JSON
 from denizen.http.route import ADMIN, METRICS, READ, WRITE, Problems, Query, Route
 from denizen.limits import batch_body_bytes_max, page_events_max, page_users_max
 from denizen.projections.directory.wanted import SORTS
+from denizen.users.places import COUNTRIES
 
 _GONE: Final[Problems] = (errors.UserNotFound, errors.UserDeleted, errors.UserErased)
 _CHANGES: Final[Problems] = (*_GONE, errors.WrongStatus)
 _MERGE_PATCH: Final = "application/merge-patch+json"
 
 
+_COUNTRY: Final = "|".join(
+    f"[{first}{first.lower()}][{seconds}{seconds.lower()}]"
+    for first, codes in groupby(sorted(COUNTRIES), itemgetter(0))
+    if (seconds := "".join(code[1] for code in codes))
+)
 _SEARCH: Final = (
     Query("name", "Words, each the beginning of a word of the name, in any script.", TEXT),
     Query("email", "The beginning of the email.", TEXT),
@@ -31,8 +39,8 @@ _SEARCH: Final = (
     Query("status", "The status.", {"type": "string", "enum": ["active", "suspended"]}),
     Query(
         "country",
-        "The country, by its code of two letters, in either case.",
-        {"type": "string", "pattern": "^[A-Za-z]{2}$"},
+        "The country, by its ISO 3166-1 alpha-2 code, in either case.",
+        {"type": "string", "pattern": f"^({_COUNTRY})$"},
     ),
     Query("attributes", 'Attributes and their values, as a JSON object: `{"plan":"gold"}`.', {"type": "string"}),
     Query("created_from", "Created at this time or later.", TIME),

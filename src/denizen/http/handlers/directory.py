@@ -21,6 +21,7 @@ from denizen.projections.directory.search import search
 from denizen.projections.directory.wanted import SORTS, Place, Search
 from denizen.projections.reading import ReadModels
 from denizen.sharding.ids import Position
+from denizen.users.places import COUNTRIES
 from denizen.users.state import Status
 
 FILTERS: Final = ("name", "email", "username", "status", "country", "attributes", "sort")
@@ -111,8 +112,8 @@ def _text(query: Mapping[str, str], name: str) -> str | None:
 def _country(query: Mapping[str, str]) -> str | None:
     """In the spelling in which users have it."""
     text = query.get("country")
-    if text is not None and not (len(text) == 2 and text.isascii() and text.isalpha()):
-        raise InvalidParameter("country", "country", "`country` must be a code of two letters, such as DE")
+    if text is not None and not (text.isascii() and text.upper() in COUNTRIES):
+        raise InvalidParameter("country", "country", "`country` must be an ISO 3166-1 alpha-2 code such as DE")
     return None if text is None else text.upper()
 
 
