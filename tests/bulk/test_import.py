@@ -13,11 +13,12 @@ import zstandard
 from denizen.bench.people import people, write_people
 from denizen.bulk.imports import journal as journals
 from denizen.bulk.imports.columns import BadColumnsError
+from denizen.bulk.imports.run import Import, Options
 from denizen.bulk.imports.source import head_hash
 from denizen.deployment.layout import Deployment
 from denizen.errors import BadDeployment, LoginNameTaken
 
-from .conftest import Do, assert_agrees, on_each, rejected, until, write_lines
+from .conftest import Do, Silent, assert_agrees, on_each, rejected, until, write_lines
 
 PEOPLE = 300
 
@@ -170,7 +171,11 @@ async def test_a_dry_run_finds_the_same_and_writes_nothing(
     rows = [*DOUBLES, {"email": "Taken@example.org"}, b"bad"]
     file = write_lines(tmp_path / "people.ndjson", rows)
     dry = await do_import(file, dry_run=True)
-    assert [row["line"] for row in rejected(file)] == [5, 6, 2, 3]
+    assert [(row["line"], row["row"].encode()) for row in rejected(file)] == [
+        (5, b'{"email": "Taken@example.org"}'),
+        (6, b"bad"),
+        *((line, json.dumps(DOUBLES[line - 1]).encode()) for line in (2, 3)),
+    ]
     await assert_agrees(deployment, users=1)
     real = await do_import(file)
     assert (dry.rows, dry.imported, dry.skipped, dry.rejected) == (
@@ -179,6 +184,40 @@ async def test_a_dry_run_finds_the_same_and_writes_nothing(
         real.skipped,
         real.rejected,
     )
+
+
+async def test_a_dry_run_tells_doubled_records_of_a_csv_file(do_import: Do, tmp_path: Path) -> None:
+    file = tmp_path / "people.csv"
+    file.write_text('email,attributes.bio\nada@example.org,Ada\n"ADA@example.org","Ada,\nII"\nx@example.org,\n')
+    dry = await do_import(file, csv=True, dry_run=True)
+    assert (dry.imported, dry.skipped) == (2, 1)
+    assert [(row["line"], row["row"]) for row in rejected(file)] == [(3, "ADA@example.org,Ada,\nII")]
+
+
+async def test_rejected_rows_that_were_removed_leave_no_hole(
+    deployment: Deployment, do_import: Do, tmp_path: Path
+) -> None:
+    def person(number: int) -> dict[str, str]:
+        return {"email": f"p{number}@example.org"}
+
+    # Two windows: the first one is durable when the second one stops the import.
+    rows = [{"email": "bad"}, *map(person, range(4_200)), person(0)]
+    file = write_lines(tmp_path / "people.ndjson", rows)
+    with pytest.raises(LoginNameTaken):
+        await do_import(file, on_conflict="fail")
+    assert [row["line"] for row in rejected(file)] == [1]
+    os.unlink(f"{file}.rejected.ndjson")
+    told: list[str] = []
+
+    class Listening(Silent):
+        def note(self, text: str) -> None:
+            told.append(text)
+
+    summary = await Import(Options(input=str(file), data=deployment.directory), Listening()).run()
+    assert (summary.resumed, summary.imported, summary.rejected, summary.skipped) == (True, 4_200, 1, 1)
+    assert [row["line"] for row in rejected(file)] == [4_202]
+    assert len(told) == 1
+    assert "has lost rows" in told[0]
 
 
 async def test_a_dry_run_believes_only_the_shard_that_serves_the_bucket(

@@ -59,8 +59,8 @@ class Journal:
 
     @property
     def rejects_bytes(self) -> int:
-        """How much of the file of rejected rows belongs to durable windows."""
-        return max((line.rejects_bytes for line in self.done.values()), default=0)
+        """How much of the file of rejected rows belongs to durable windows: what the last one to be done left."""
+        return next((line.rejects_bytes for line in reversed(self.done.values())), 0)
 
     def totals(self) -> dict[str, int]:
         """The counts of all durable windows."""

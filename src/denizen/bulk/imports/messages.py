@@ -6,7 +6,9 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
+from denizen import limits
 from denizen.processes.frames import Trouble
+from denizen.users.rejections import Rejected
 
 
 class Plan(Struct, frozen=True, tag="plan"):
@@ -63,6 +65,13 @@ class Problem(Struct, frozen=True, omit_defaults=True, gc=False):
     raw: str
     conflict: bool = False
     errors: tuple[Fault, ...] = ()
+
+    @classmethod
+    def of(cls, line: int, rejected: Rejected, raw: bytes, *, conflict: bool = False) -> "Problem":
+        """The problem of the row `raw`, which was rejected."""
+        text = raw[: limits.import_raw_bytes_max].decode(errors="replace")
+        errors = [Fault(fault.field, fault.code, fault.detail) for fault in rejected.faults] if rejected.also else ()
+        return cls(line, rejected.code, rejected.field, rejected.detail, text, conflict, tuple(errors))
 
 
 class Report(Struct, tag="report"):

@@ -38,14 +38,13 @@ _decode: Final = msgspec.json.Decoder(_Line).decode
 
 
 class Rejects:
-    """Writes the file; `start` is what an earlier run left of it that stays.
+    """Writes the file; `start` is what an earlier run left of it that stays. `shorter`: not all of that is there.
 
     Raises `Invalid` at once if it could not be written, or is the input or any other file than one of rejected rows.
     """
 
     def __init__(self, path: Path, start: int, source: os.stat_result) -> None:
         self.path = path
-        self.bytes = start
         self._file: IO[bytes] | None = None
         handle = _open(path)
         try:
@@ -53,7 +52,9 @@ class Rejects:
             _check(path, handle, status, source)
         finally:
             os.close(handle)
-        if start == 0 or status.st_size == 0:
+        self.bytes = min(start, status.st_size)
+        self.shorter = self.bytes < start
+        if self.bytes == 0:
             path.unlink(missing_ok=True)
 
     @property

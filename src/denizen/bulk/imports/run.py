@@ -10,7 +10,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,13 +24,15 @@ from denizen.bulk.imports.columns import read_header, resolve
 from denizen.bulk.imports.dry_run import duplicates
 from denizen.bulk.imports.feed import Feed
 from denizen.bulk.imports.journal import Journal
+from denizen.bulk.imports.lines import csv_rows, ndjson_rows
 from denizen.bulk.imports.messages import Enough, Plan, Problem, Report, decode_for_parent
 from denizen.bulk.imports.rejects import Rejects
-from denizen.bulk.imports.source import STANDARD_INPUT, Source, head_hash, open_source
+from denizen.bulk.imports.source import STANDARD_INPUT, Source, UnreadableError, head_hash, open_source
 from denizen.bulk.imports.windows import Cut, cut
 from denizen.deployment.layout import Deployment
 from denizen.errors import BadDeployment, LoginNameTaken
 from denizen.processes.frames import Hand, start_hands
+from denizen.users.rejections import Rejected
 
 _WORKER = "denizen.bulk.imports.worker"
 COUNTS = ("rows", "imported", "before", "updated", "unchanged", "skipped", "rejected")
@@ -115,6 +117,10 @@ class Import:
                     self._count(journal.totals())
                     self.summary.resumed = journal.resumed
                 self._progress.begin(source.size, self.summary)
+                if rejects.shorter:
+                    self._progress.note(
+                        f"{rejects.path} has lost rows that an earlier run rejected; they are not told again"
+                    )
                 inherited = [] if journal is None else [journal.handle]
                 hands = await start_hands(self._options.workers, _WORKER, decode_for_parent, plan, inherited)
                 self.begun = True
@@ -123,7 +129,7 @@ class Import:
                         await self._drive(hands, cuts, journal, rejects)
                 finally:
                     await asyncio.gather(*(hand.stop() for hand in hands))
-                    self._finish(journal, rejects, scratch)
+                    self._finish(plan, journal, rejects, source)
         if self._failure is not None:
             raise self._failure
         return self.summary
@@ -190,10 +196,10 @@ class Import:
         summary.seconds = round(time.monotonic() - self._began, 3)
         summary.rows_per_second = round(self._done_here / summary.seconds) if summary.seconds else 0
 
-    def _finish(self, journal: Journal | None, rejects: Rejects, scratch: str) -> None:
+    def _finish(self, plan: Plan, journal: Journal | None, rejects: Rejects, source: Source) -> None:
         summary = self.summary
-        if self._options.dry_run and summary.complete:
-            self._count_duplicates(Path(scratch), rejects)
+        if plan.dry_run and summary.complete:
+            self._tell_duplicates(plan, rejects, source)
         self._count({})
         rejects.close()
         summary.cpu_seconds = _cpu_seconds()
@@ -201,20 +207,31 @@ class Import:
         if journal is not None and summary.complete:
             journal.finish(summary)
 
-    def _count_duplicates(self, scratch: Path, rejects: Rejects) -> None:
+    def _tell_duplicates(self, plan: Plan, rejects: Rejects, source: Source) -> None:
         """Rows whose login names appear earlier in the file count as the conflicts that they would be."""
-        found = dict(duplicates(scratch))
-        rejects.add(
-            [
-                Problem(line, "login_name_taken", None, f"line {earlier} has the same login name", "", conflict=True)
-                for line, earlier in found.items()
-            ]
-        )
+        found = dict(duplicates(Path(plan.scratch)))
+        left = dict(found)
+        if found and source.size is not None:  # a file: what its rows are is read once more
+            with suppress(UnreadableError):
+                for rows in self._rows_again(plan):
+                    rejects.add([_double(line, left.pop(line), raw) for line, raw in rows if line in left])
+        rejects.add([_double(line, earlier, b"") for line, earlier in left.items()])
         self.summary.imported -= len(found)
         if self._options.on_conflict == "update":
             self.summary.updated += len(found)
         else:
             self.summary.skipped += len(found)
+
+    def _rows_again(self, plan: Plan) -> Iterator[Iterable[tuple[int, bytes]]]:
+        """Each window's rows, with their lines."""
+        with open_source(self._options.input) as source:
+            _, first_line = self._columns(source)
+            for window in (piece.window for piece in cut(source, csv=plan.csv, first_line=first_line)):
+                if plan.csv:
+                    records = csv_rows(window.first_line, window.data, plan.columns, plan.delimiter)
+                    yield ((line, raw) for line, _, raw in records)
+                else:
+                    yield ndjson_rows(window.first_line, window.data)
 
     def _columns(self, source: Source) -> tuple[list[str | None], int]:
         options = self._options
@@ -317,6 +334,11 @@ class Import:
             for number in numbers:
                 with suppress(ValueError, RuntimeError):
                     loop.remove_signal_handler(number)
+
+
+def _double(line: int, earlier: int, raw: bytes) -> Problem:
+    rejected = Rejected("login_name_taken", None, f"line {earlier} has the same login name")
+    return Problem.of(line, rejected, raw, conflict=True)
 
 
 def _cpu_seconds() -> float:

@@ -21,7 +21,7 @@ from denizen.bulk.imports.dry_run import DryRun
 from denizen.bulk.imports.fates import IMPORTED, Imported, Taken
 from denizen.bulk.imports.inbox import Inbox
 from denizen.bulk.imports.lines import Row
-from denizen.bulk.imports.messages import Fault, Left, Plan, Problem, Ready, Report, Window, decode_for_worker
+from denizen.bulk.imports.messages import Left, Plan, Problem, Ready, Report, Window, decode_for_worker
 from denizen.bulk.imports.people import Maker
 from denizen.bulk.imports.rounds import Round, Rounds
 from denizen.bulk.imports.settling import Settler
@@ -125,7 +125,7 @@ class Worker:
         for line, document, raw in lines.csv_rows(window.first_line, window.data, plan.columns, plan.delimiter):
             if isinstance(document, Rejected):
                 report.rows += 1
-                report.problems.append(_problem(line, document, raw))
+                report.problems.append(Problem.of(line, document, raw))
             else:
                 yield line, document, raw
 
@@ -143,7 +143,7 @@ class Worker:
                 registration, suspended = lines.registration(document)
                 person, elsewhere = self._maker.person(line, registration, suspended=suspended)
             except Rejected as rejected:
-                report.problems.append(_problem(line, rejected, raw))
+                report.problems.append(Problem.of(line, rejected, raw))
                 continue
             people.append(person)
             rows.append(row)
@@ -167,14 +167,14 @@ class Worker:
                 conflicts.append((row, fate))
             else:
                 detail = "another change of one of its login names is under way; import the row again"
-                report.problems.append(_problem(row[0], Rejected("busy", None, detail), row[2]))
+                report.problems.append(Problem.of(row[0], Rejected("busy", None, detail), row[2]))
         if self._plan.on_conflict == "update":
             await self._update(conflicts, report)
         else:
             for (line, _, raw), taken in conflicts:
                 word = LoginNameKind(taken.kind).word
                 rejected = Rejected("login_name_taken", word, f"another user has this {word}")
-                report.problems.append(_problem(line, rejected, raw, conflict=True))
+                report.problems.append(Problem.of(line, rejected, raw, conflict=True))
             report.skipped += len(conflicts)
         if written.ends:
             report.rejected = sum(not problem.conflict for problem in report.problems)
@@ -189,7 +189,7 @@ class Worker:
         outcomes = await self._conflicts.update(items, self._plan.import_id)
         for ((line, _, raw), _), outcome in zip(conflicts, outcomes, strict=True):
             if isinstance(outcome, Rejected):
-                report.problems.append(_problem(line, outcome, raw))
+                report.problems.append(Problem.of(line, outcome, raw))
             elif outcome:
                 report.updated += 1
             else:
@@ -202,12 +202,6 @@ class Worker:
             self._round_lines = max(self._round_lines // 2, limits.import_round_lines_min)
         elif took < limits.import_names_unsettled_s / 4:
             self._round_lines = min(self._round_lines * 2, self._plan.round_lines)
-
-
-def _problem(line: int, rejected: Rejected, raw: bytes, *, conflict: bool = False) -> Problem:
-    text = raw[: limits.import_raw_bytes_max].decode(errors="replace")
-    errors = [Fault(fault.field, fault.code, fault.detail) for fault in rejected.faults] if rejected.also else ()
-    return Problem(line, rejected.code, rejected.field, rejected.detail, text, conflict, tuple(errors))
 
 
 async def serve() -> None:
