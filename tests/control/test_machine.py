@@ -335,6 +335,14 @@ def test_founding_happens_once():
     assert plane.refused(other) == "already_founded"
 
 
+def test_a_control_plane_that_begins_anew_gives_no_removed_name_out_again():
+    plane, s1, s2 = Plane(ControlState()), ShardId("s1"), ShardId("s2")
+    first = initial_map([s1])
+    plane.do(Founded(at_ms=1, deployment=uuid4(), map=first, shards={s1: None}, removed={s2: None}))
+    assert plane.state.shards[s2].status is ShardStatus.REMOVED
+    assert plane.refused(AddShard(at_ms=1, shard=s2)) == "shard_exists"
+
+
 def test_settings_and_weights_have_bounds(plane):
     assert plane.refused(ChangeSettings(at_ms=1, moves_per_server=0)) == "bad_setting"
     assert plane.refused(SetWeight(at_ms=1, shard=ShardId("s1"), weight=0.0)) == "bad_weight"

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import urllib.error
 from collections.abc import Iterator
@@ -208,3 +209,17 @@ def test_a_drained_shard_leaves_even_the_first_one_and_the_keys_stay(running: Ru
     running.start_again()
     assert Api(running).works()
     assert not os.path.exists(data / "postmaster.pid")
+
+
+def test_a_control_plane_made_anew_uses_no_name_of_a_removed_shard_again(running: RunningDeployment) -> None:
+    lost = join(running)
+    with_desk(running, lambda desk: desk.drain(lost))
+    wait_for(lambda: lost not in running.deployment.shard_ids, 60)
+    running.up.stop()
+    shutil.rmtree(running.data / "control")
+    running.start_again()
+    wait_state(running, lambda state: state.map is not None)
+    assert state_of(running).shards[ShardId(lost)].status is ShardStatus.REMOVED
+    added = denizen("shards", "add", "--no-rebalance", "--json", "--data", running.data)
+    assert added.returncode == 0, added.stderr
+    assert json.loads(added.stdout)["id"] == f"s{int(lost[1:]) + 1}"

@@ -1,7 +1,9 @@
 """What the operators' commands share: the desk of the deployment in the data directory, and how figures are printed."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -31,6 +33,16 @@ def at_the_desk(data: Path | None, work: Callable[[Desk], Awaitable[T]]) -> T:
         return await work(desk_of(Deployment.load(data_directory(data))))
 
     return asyncio.run(main())
+
+
+@contextmanager
+def told_if_left(what: str) -> Iterator[None]:
+    """Ctrl-C within the block leaves the view, and not the work: say what goes on."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        print(what, file=sys.stderr)
+        raise
 
 
 def print_shards(shards: list[ShardDocument], measured: MeasuredBalance | None) -> None:

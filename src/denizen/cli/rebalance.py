@@ -10,7 +10,7 @@ from cyclopts.validators import Number
 
 from denizen.api.operations import PlanDocument, RebalanceDocument, RebalanceSettings, SettingsChanges
 from denizen.cli.documents import print_json, print_table
-from denizen.cli.operating import By, DetachOption, at_the_desk, print_plan, size_text
+from denizen.cli.operating import By, DetachOption, at_the_desk, print_plan, size_text, told_if_left
 from denizen.cli.options import DataOption, JsonOption, data_directory
 from denizen.cli.rebalance_view import follow, show_status
 from denizen.errors import BadConfiguration
@@ -97,7 +97,8 @@ async def run_and_show(desk: Desk, plan: PlanDocument, *, as_json: bool, detach:
     if detach:
         print_json(started) if as_json else print("it runs; `denizen rebalance status --watch` shows it")
         return
-    ended = await follow(desk, quiet=as_json)
+    with told_if_left("the rebalance goes on: `denizen rebalance status`, `pause`, `cancel`"):
+        ended = await follow(desk, quiet=as_json)
     if as_json:
         print_json(ended)
     if ended is not None and ended.status == "paused":

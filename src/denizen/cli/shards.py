@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +11,8 @@ from cyclopts import App, Parameter
 
 from denizen.api.operations import ShardDocument
 from denizen.cli.documents import print_json
-from denizen.cli.operating import DetachOption, at_the_desk, print_shards
+from denizen.cli.logs import last_lines
+from denizen.cli.operating import DetachOption, at_the_desk, print_shards, told_if_left
 from denizen.cli.options import DataOption, JsonOption, data_directory
 from denizen.deployment.layout import Deployment
 from denizen.errors import BadDeployment
@@ -154,26 +156,36 @@ def weight(shard: Shard, weight: float, /, *, data: DataOption = None, json: Jso
 
 
 async def _joined(desk: Desk, shard: ShardDocument, data: Path | None) -> ShardDocument:
-    """Wait until the supervisor has made or prepared its server."""
+    """Wait until the supervisor has made or prepared its server; what keeps it from that is told at once."""
+    log, told = Deployment.load(data_directory(data)).logs / "denizen.log", None
+    left = f"shard {shard.id} goes on joining: see `denizen shards list`; `denizen rebalance run` fills it"
     try:
-        async with asyncio.timeout(shard_joins_s):
-            while shard.status == "joining":
-                await asyncio.sleep(shard_poll_s)
-                shard = await desk.shard(shard.id)
+        with told_if_left(left):
+            async with asyncio.timeout(shard_joins_s):
+                while shard.status == "joining":
+                    await asyncio.sleep(shard_poll_s)
+                    shard = await desk.shard(shard.id)
+                    problem = problem_of(log, shard.id)
+                    if problem is not None and problem != told:
+                        told = problem
+                        print(f"not yet: {problem}; it goes on trying", file=sys.stderr)
     except TimeoutError:
-        problem = problem_of(Deployment.load(data_directory(data)).logs / "denizen.log", shard.id)
         raise BadDeployment(
             f"shard {shard.id} has not joined after {shard_joins_s:.0f} s: "
-            f"{problem or 'does `denizen up` run? See `denizen logs`'}; "
+            f"{told or 'does `denizen up` run? See `denizen logs`'}; "
             f"it goes on trying, `denizen shards remove {shard.id}` gives it up"
         ) from None
+    if shard.status == "removed":
+        raise BadDeployment(
+            f"shard {shard.id} was given up before it had joined; {told or 'see `denizen logs denizen`'}"
+        )
     return shard
 
 
 def problem_of(log: Path, shard: str) -> str | None:
     """What the supervisor's agent said last about this shard."""
     with suppress(OSError):
-        for line in reversed(log.read_text(errors="replace").splitlines()):
+        for line in reversed(last_lines(log, 100, log.stat().st_size)):
             _, agent, problem = line.partition(" agent: ")
             if agent and re.search(rf"\b{shard}\b", problem):
                 return problem.removesuffix("; trying again")

@@ -35,10 +35,12 @@ def founded(state: ControlState, command: Founded) -> ControlState:
     if set(command.map.shards) != set(command.shards):
         raise Refuse("map_does_not_fit", "the first map must name exactly the shards that the deployment has")
     shards = {
-        shard: Shard(shard, dsn, 1.0, ShardStatus.ACTIVE, command.at_ms, command.at_ms)
-        for shard, dsn in command.shards.items()
+        shard: Shard(shard, dsn, 1.0, status, command.at_ms, command.at_ms)
+        for known, status in ((command.shards, ShardStatus.ACTIVE), (command.removed, ShardStatus.REMOVED))
+        for shard, dsn in known.items()
     }
-    return replace(state, deployment=command.deployment, map=command.map, shards=shards)
+    in_order = dict(sorted(shards.items(), key=lambda item: (len(item[0]), item[0])))  # s2 before s10
+    return replace(state, deployment=command.deployment, map=command.map, shards=in_order)
 
 
 def join_node(state: ControlState, command: JoinNode) -> ControlState:

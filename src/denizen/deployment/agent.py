@@ -66,8 +66,9 @@ class Agent:
         state = await self._client.state(linearizable=True)
         if state.deployment is None:
             shards = {ShardId(shard.id): shard.dsn for shard in self._deployment.present if not shard.joining}
-            known = await self._map_of_now(list(shards))
-            await self._propose(Founded(at_ms=now_ms(), deployment=self._deployment.id, map=known, shards=shards))
+            removed = {ShardId(shard.id): shard.dsn for shard in self._deployment.record.shards if shard.removed}
+            known, id = await self._map_of_now(list(shards)), self._deployment.id
+            await self._propose(Founded(at_ms=now_ms(), deployment=id, map=known, shards=shards, removed=removed))
         elif state.deployment != self._deployment.id:
             raise BadDeployment(f"the control plane in {self._deployment.directory} is of another deployment")
 
@@ -125,6 +126,10 @@ class Agent:
     async def _join(self, shard: Shard) -> None:
         """A new shard: its server, its database, and then the word that it is ready."""
         record = self._record(shard.id)
+        if record is not None and record.removed:  # by a control plane that is lost, and this one was not told
+            self._tell(f"shard {shard.id} is given up: its name was another shard's; add it again")
+            await self._propose(RemoveShard(at_ms=now_ms(), shard=shard.id))
+            return
         if record is None:
             directory = None if shard.dsn else f"shards/{shard.id}"
             record = ShardRecord(id=shard.id, directory=directory, dsn=shard.dsn, added=True, joining=True)
