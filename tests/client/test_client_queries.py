@@ -1,11 +1,14 @@
 """The client's queries: search, activity, statistics, explanations and the feed of changes."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from uuid import uuid4
 
+import asyncpg
 import pytest
 
-from denizen.client import Client
+from denizen.client import Client, Problem
+from denizen.client.errors import ReplayRefused
 from denizen.testing.http import RunningServer, running_server
 from denizen.testing.postgres import ThrowawayServer
 
@@ -76,3 +79,39 @@ async def test_read_models_are_looked_after(client: Client) -> None:
     assert await client.replays.all() == []
     await client.replays.pause_projection("activity")
     await client.replays.resume_projection("activity")
+
+
+async def test_parked_users_are_tried_again_or_passed_over(client: Client, server: RunningServer) -> None:
+    user = (await client.create_user(email=some_email())).id
+    for act in (client.replays.retry, client.replays.skip):
+        with pytest.raises(ReplayRefused, match="not parked"):
+            await act("activity", user)
+    park = "insert into denizen_read.parked values ('activity', 99, $1, 1, 0, 1, 'UserRegistered', 'poison')"
+    async with read_database(server) as connection:
+        await connection.execute(park, user)  # in a version that no projector looks after
+        for act, wish in ((client.replays.retry, "retry"), (client.replays.skip, "skip")):
+            await act("activity", user)
+            assert [each.wish for each in (await client.replays.projections()).parked] == [wish]
+        await connection.execute("delete from denizen_read.parked where version = 99")
+
+
+async def test_what_a_projection_left_that_is_gone_is_removed(client: Client, server: RunningServer) -> None:
+    async with read_database(server) as connection:
+        await connection.execute("create table denizen_read.gone_v3 (user_id uuid)")
+        await connection.execute(
+            "insert into denizen_read.projections (projection, version, state, live, definition)"
+            " values ('gone', 3, 'paused', true, 'gone:rows')"
+        )
+        assert await client.replays.cancel("gone", 3) == 3
+        assert await connection.fetchval("select to_regclass('denizen_read.gone_v3')") is None
+    with pytest.raises(Problem, match="there is no projection gone; there are activity") as caught:
+        await client.replays.cancel("gone", 3)
+    assert (caught.value.code, caught.value.status) == ("projection_not_found", 404)
+
+
+@asynccontextmanager
+async def read_database(server: RunningServer) -> AsyncIterator[asyncpg.Connection]:
+    assert server.services.control is not None
+    connection = await asyncpg.connect(**server.services.control.connect_args)
+    yield connection
+    await connection.close()

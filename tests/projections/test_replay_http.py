@@ -12,6 +12,7 @@ import aiohttp
 import asyncpg
 import pytest
 
+from denizen.client import Client
 from denizen.sharding.ids import BUCKETS, Bucket
 from denizen.testing.deployment import RunningDeployment, throwaway_deployment
 from denizen.testing.events import fill_shard
@@ -97,7 +98,8 @@ async def test_a_replay_over_http_from_plan_to_rollback(running: RunningDeployme
     compared = await http("POST", "/v1/replays/directory:verify")
     assert (compared["equal"], compared["version"], compared["live_version"]) == (True, 2, 1)
     assert (await http("POST", "/v1/replays/directory:promote"))["version"] == 2
-    assert (await http("POST", "/v1/replays/directory:rollback"))["version"] == 1
+    async with Client(running.url, running.admin_key) as client:
+        assert await client.replays.roll_back("directory") == 1
     refused = await http("POST", "/v1/replays/directory:cancel", {"version": 1}, expected=409)
     assert "live" in refused["detail"]
     for act in ("verify", "cancel"):

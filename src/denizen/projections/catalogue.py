@@ -25,6 +25,10 @@ GROUP: Final = "denizen.projections"
 SHIPPED: Final = (DIRECTORY, ACTIVITY, STATISTICS)
 
 
+class UnknownProjection(BadDeployment):
+    """This program has no projection of this name."""
+
+
 def catalogue() -> dict[str, Projection]:
     """Every projection by its name; one that does not load is left out, so that the others go on.
 
@@ -35,13 +39,13 @@ def catalogue() -> dict[str, Projection]:
 
 
 def projection_of(name: str) -> Projection:
-    """The projection of this name; `BadDeployment` says why there is none."""
+    """The projection of this name; `UnknownProjection` says why there is none."""
     known = catalogue()
     if name in known:
         return known[name]
     broken = (_load(entry) for entry in entry_points(group=GROUP, name=name))
     why = next((each for each in broken if isinstance(each, str)), f"there is no projection {name[:60]}")
-    raise BadDeployment(f"{why}; there are {', '.join(sorted(known))}")
+    raise UnknownProjection(f"{why}; there are {', '.join(sorted(known))}")
 
 
 @cache

@@ -27,7 +27,7 @@ from denizen.http.requests import Request, as_document
 from denizen.http.services import Services
 from denizen.http.views import event_document
 from denizen.limits import replay_workers_max
-from denizen.projections.catalogue import catalogue
+from denizen.projections.catalogue import UnknownProjection, projection_of
 from denizen.projections.control import Control, Verified
 from denizen.projections.registry import Parked
 from denizen.projections.replay.work import Replay
@@ -94,7 +94,8 @@ async def pause_replay(services: Services, request: Request) -> Reply:
 
 async def cancel_replay(services: Services, request: Request) -> Reply:
     """POST /v1/replays/{projection}:cancel"""
-    name, chosen = _name(request), as_document(await request.optional_body(), ChosenVersion)
+    name = request.params["projection"]  # which may be of a package that is gone
+    chosen = as_document(await request.optional_body(), ChosenVersion)
     return json_reply(VersionDone(name, await _answered(_control(services).cancel(name, chosen.version))))
 
 
@@ -193,11 +194,10 @@ async def _wish(services: Services, request: Request, what: str) -> Reply:
 
 
 def _name(request: Request) -> str:
-    name = request.params["projection"]
-    known = catalogue()
-    if name not in known:
-        raise ProjectionNotFound(f"there is no projection of this name; there are {', '.join(sorted(known))}")
-    return name
+    try:
+        return projection_of(request.params["projection"]).name
+    except UnknownProjection as error:
+        raise ProjectionNotFound(error.detail) from error
 
 
 def _control(services: Services) -> Control:
@@ -210,5 +210,7 @@ async def _answered(work: Awaitable[T]) -> T:
     """What is not possible as things are is the caller's to know, not our fault."""
     try:
         return await work
+    except UnknownProjection as error:
+        raise ProjectionNotFound(error.detail) from error
     except BadDeployment as error:
         raise ReplayRefused(error.detail) from error
