@@ -174,6 +174,22 @@ class TestErrors:
             with pytest.raises(public.Unreachable):
                 await client.create_user(email=some_email())
 
+    async def test_a_write_that_never_had_a_connection_changed_nothing(self, deaf: str) -> None:
+        async with Client(deaf, "key", retries=NO_RETRIES, timeout_s=0.2) as client:
+            with pytest.raises(public.Unreachable, match="does not answer: no connection in time"):
+                await client.create_user(email=some_email())
+
+    async def test_a_key_is_asked_for_again_if_there_was_no_connection(self, deaf: str) -> None:
+        async with Client(deaf, "key", retries=RetryPolicy(attempts_max=2, first_wait_s=0.0), timeout_s=0.1) as client:
+            with pytest.raises(public.Unreachable):
+                await client.create_key("k", ["users:read"])
+
+    async def test_a_write_that_was_sent_and_not_answered_may_have_happened(self, silent: str) -> None:
+        async with Client(silent, "key", retries=NO_RETRIES, timeout_s=1.0) as client:
+            with pytest.raises(public.OutcomeUnknown, match="did not answer in time") as unknown:
+                await client.create_user(email=some_email())
+        assert unknown.value.facts["idempotency_key"]
+
 
 class TestRepeating:
     @pytest.mark.parametrize("fault", [Fault.BEFORE, Fault.AFTER, Fault.UNAVAILABLE])

@@ -11,6 +11,7 @@ import io
 import random
 from collections.abc import Iterator, Mapping
 from math import isfinite
+from types import SimpleNamespace
 from typing import Any, Final
 
 import aiohttp
@@ -23,7 +24,6 @@ from denizen.client.retrying import RetryPolicy
 from denizen.errors import BadConfiguration
 
 _LARGE_BODY_BYTES: Final = 1 << 20  # aiohttp wants larger ones as a file
-_NOT_SENT: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -70,23 +70,25 @@ class Transport:
         attempt, maybe_done = 0, False
         while True:
             attempt += 1
+            connected = asyncio.Event()
             try:
-                return await self._send_once(call)
+                return await self._send_once(call, connected)
             except Problem as problem:
                 failure, may_repeat = problem, problem.retryable
                 maybe_done = maybe_done or isinstance(problem, OutcomeUnknown)
-            except _NOT_SENT as error:
-                failure, may_repeat = Unreachable(f"{self._url} does not answer{_reason(error)}"), True
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                failure, may_repeat = self._broken_off(call, error), call.repeatable
-                maybe_done = maybe_done or call.key is not None or not call.repeatable
+                if connected.is_set():
+                    failure, may_repeat = self._broken_off(call, error), call.repeatable
+                    maybe_done = maybe_done or call.key is not None or not call.repeatable
+                else:  # nothing was sent
+                    failure, may_repeat = Unreachable(f"{self._url} does not answer{_reason(error)}"), True
             retry_after = failure.facts.get("retry_after_s")
             wait_s = self._retries.wait_s(attempt, retry_after, random.random) if may_repeat else None
             if wait_s is None:
                 raise _last_word(failure, call, maybe_done and may_repeat)
             await asyncio.sleep(wait_s)
 
-    async def _send_once(self, call: Call) -> Answer:
+    async def _send_once(self, call: Call, connected: asyncio.Event) -> Answer:
         headers = {**self._headers, **call.headers}
         data: Any = None
         if call.key is not None:
@@ -96,7 +98,9 @@ class Transport:
             data = encode(call.body)
             data = io.BytesIO(data) if len(data) > _LARGE_BODY_BYTES else data
         url = URL(self._url + call.path, encoded=True).with_query(dict(call.query))
-        async with self._open().request(call.method, url, data=data, headers=headers, allow_redirects=False) as reply:
+        async with self._open().request(
+            call.method, url, data=data, headers=headers, allow_redirects=False, trace_request_ctx=connected
+        ) as reply:
             raw = await reply.read()
             if reply.status >= 300:
                 raise problem_from(reply.status, raw)
@@ -104,7 +108,10 @@ class Transport:
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=self._timeout)
+            tracing = aiohttp.TraceConfig()
+            tracing.on_connection_create_end.append(_connected)
+            tracing.on_connection_reuseconn.append(_connected)
+            self._session = aiohttp.ClientSession(timeout=self._timeout, trace_configs=[tracing])
         return self._session
 
     def _broken_off(self, call: Call, error: Exception) -> Problem:
@@ -112,6 +119,11 @@ class Transport:
         if call.key is None and call.repeatable:
             return Unreachable(f"{self._url} {what}")
         return OutcomeUnknown(f"{self._url} {what}; the write may or may not have happened")
+
+
+async def _connected(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: Any) -> None:
+    """Note that a request has its connection: from now on it may be sent."""
+    context.trace_request_ctx.set()
 
 
 def encode(value: Any) -> bytes:
@@ -159,7 +171,7 @@ def _checked_key(key: str) -> str:
 def _reason(error: Exception) -> str:
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     text = getattr(cause, "strerror", None) or str(cause)
-    return f": {text}" if text else ""
+    return f": {text or 'no connection in time'}"
 
 
 def _last_word(failure: Problem, call: Call, maybe_done: bool) -> Problem:
