@@ -31,6 +31,7 @@ from denizen.testing.deployment import RunningDeployment, throwaway_deployment
 from denizen.testing.faults import Fault, Strike, eventually, strike, under_way
 from denizen.testing.leftovers import leftovers
 from denizen.testing.mixed_load import MixedLoad, run_denizen
+from denizen.testing.slowness import slowed
 
 CONFIGURATION: Final = '[postgres]\nmemory = "512MB"\n[control]\nvoters = 3\n'
 CLIENTS: Final = 6
@@ -132,15 +133,16 @@ class Arena:
 
     async def _struck(self, cell: Cell) -> tuple[Strike | None, int]:
         """Move some buckets to and fro until the fault strikes one at the stage."""
-        for tries in range(1, TRIES_MAX + 1):
-            await self._begin()
-            try:
-                found = await strike(self._running.deployment, self._desk.control, cell.fault, cell.stage)
-            except TimeoutError:
-                found = None
-            if found is not None:
-                return found, tries
-            await self._ended(cell)
+        async with slowed(self._running.deployment, cell.stage):
+            for tries in range(1, TRIES_MAX + 1):
+                await self._begin()
+                try:
+                    found = await strike(self._running.deployment, self._desk.control, cell.fault, cell.stage)
+                except TimeoutError:
+                    found = None
+                if found is not None:
+                    return found, tries
+                await self._ended(cell)
         return None, TRIES_MAX
 
     async def _begin(self) -> None:
@@ -193,7 +195,8 @@ PREFACE: Final = f"""# Faults at each stage of a move
 Made by `python -m denizen.testing.fault_matrix --write docs`: one deployment of two shards as `denizen up` runs it,
 with three control nodes, on one machine. In each row {BUCKETS_MOVED} buckets move while {CLIENTS} clients sign up,
 change names, read, delete and write batches, and the fault strikes the moment one of the moves is at the stage.
-"Tries" counts how often it came too late before, for stages last milliseconds. Then nobody helps.
+"Tries" counts how often it came too late before, for stages last milliseconds; "fenced" and "verified" are made to last
+0.3 s while they are waited for. Then nobody helps.
 
 A row holds if every move ends by itself, every acknowledged write is there, no server keeps anything that is not its
 own, and no client was refused anything; if it is the control plane that fails, no client may have met an error either.
