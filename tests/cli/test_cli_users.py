@@ -120,9 +120,9 @@ def test_attributes_that_are_no_json_change_nothing(denizen: Denizen, attributes
 def test_every_wrong_field_is_told_at_once(denizen: Denizen) -> None:
     refused = denizen("users", "create", "--email", "nobody", "--country", "XX", "--locale", "de")
     assert refused.code == 1
-    assert "`email` is not an email address" in refused.err
-    assert "; `country` must be" in refused.err
-    assert "locale" not in refused.err
+    email, country = refused.err.splitlines()
+    assert email.startswith("denizen: `email` is not an email address")
+    assert country.startswith("         `country` must be")
 
 
 def test_a_password_that_cannot_be_one_changes_no_other_field(denizen: Denizen) -> None:

@@ -70,7 +70,7 @@ def main() -> None:
             sys.stdout.flush()  # here, where what goes wrong with it can still be told
             raise
     except DenizenError as error:
-        print(f"denizen: {error}", file=sys.stderr)
+        print(f"denizen: {_said(error)}", file=sys.stderr)
         sys.exit(2 if isinstance(error, CalledWrongly) else 1)
     except BrokenPipeError:  # whoever read our output, such as `head`, has enough
         _write_no_more()
@@ -83,6 +83,12 @@ def main() -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _said(error: DenizenError) -> str:
+    """The error in words, one line for each field at fault."""
+    details = [fault["detail"] for fault in error.facts.get("errors") or ()]
+    return "\n         ".join(details) if len(details) > 1 else str(error)
 
 
 def _write_no_more() -> None:

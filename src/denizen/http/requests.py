@@ -21,6 +21,7 @@ from denizen.http.etags import expected_version
 from denizen.http.idempotency import check_key, fingerprint
 from denizen.http.json_bodies import decode_json
 from denizen.http.limiter import TokenBucket
+from denizen.http.misfits import misfit
 from denizen.http.refusals import (
     BodyCutOff,
     BodyTimeout,
@@ -38,8 +39,6 @@ from denizen.sharding.ids import parse_user_id
 T = TypeVar("T")
 
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_PATH_IN_MESSAGE: Final = re.compile(r" - at `\$\.?([^`]*)`$")
-_UNKNOWN_FIELD: Final = re.compile(r"Object contains unknown field `([^`]*)`")
 
 
 class Request:
@@ -187,7 +186,7 @@ def as_document(value: Any, shape: type[T]) -> T:
     try:
         return msgspec.convert(value, shape)
     except msgspec.ValidationError as error:
-        raise _invalid(str(error)) from None
+        raise misfit(str(error)) from None
 
 
 def json_object(value: Any) -> dict[str, Any]:
@@ -195,22 +194,6 @@ def json_object(value: Any) -> dict[str, Any]:
     if isinstance(value, dict):
         return value
     return as_document(value, dict[str, Any])
-
-
-def _invalid(message: str) -> Invalid:
-    found = _PATH_IN_MESSAGE.search(message)
-    field, what = (found[1], message[: found.start()]) if found else ("", message)
-    code = "wrong_value"
-    if unknown := _UNKNOWN_FIELD.match(what):
-        field, code = ".".join(part for part in (field, unknown[1]) if part), "unknown_field"
-        what = "there is no such field"
-    elif missing := re.match(r"Object missing required field `([^`]*)`", what):
-        field, code = ".".join(part for part in (field, missing[1]) if part), "missing_field"
-        what = "this field is required"
-    elif what.startswith("Expected `") and "got `" in what:
-        code = "wrong_type"
-    detail = f"`{field[:100]}`: {what}" if field else what
-    return Invalid(detail, errors=[{"field": field[:100] or None, "code": code, "detail": detail}])
 
 
 def parse_query(text: str, allowed: frozenset[str]) -> Mapping[str, str]:

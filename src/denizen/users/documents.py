@@ -6,7 +6,6 @@ name JSON paths and Python types; `_explain` turns them into words about fields.
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -102,8 +101,7 @@ def _explain(message: str) -> Rejected:
     mismatch = _MISMATCH.fullmatch(message)
     if mismatch is None:
         return Rejected("wrong_type", path or None, f"{what}: {message}")
-    expected = " or ".join(_words(mismatch["expected"].removesuffix(" | null")))
-    got = " or ".join(_words(mismatch["got"]))
+    expected, got = in_words(mismatch["expected"].removesuffix(" | null")), in_words(mismatch["got"])
     return Rejected("wrong_type" if path else "malformed", path or None, f"{what} must be {expected}, not {got}")
 
 
@@ -114,8 +112,9 @@ def _unknown_field(field: str) -> Rejected:
     return Rejected("unknown_field", field, f"`{field}` is not a field known here")
 
 
-def _words(types: str) -> Iterator[str]:
-    return (_WORDS.get(word, f"`{word}`") for word in types.split(" | "))
+def in_words(types: str) -> str:
+    """What JSON calls these types of the decoder's messages."""
+    return " or ".join(_WORDS.get(word, f"`{word}`") for word in types.split(" | "))
 
 
 def _explain_malformed(raw: bytes | dict[str, Any], error: Exception) -> Rejected:
