@@ -96,6 +96,7 @@ async def test_without_a_majority_maps_are_told_and_commands_are_not_decided(tmp
     async with cluster(tmp_path) as nodes:
         await nodes.client().propose(FOUNDED)
         await until(lambda: all(node.state.map for node, _ in nodes.running.values()))
+        await asyncio.gather(*(node.known() for node, _ in nodes.running.values()))
         await nodes.stop(1)
         await nodes.stop(2)
         client = nodes.client(patience_s=0.5)
@@ -106,6 +107,20 @@ async def test_without_a_majority_maps_are_told_and_commands_are_not_decided(tmp
         with pytest.raises(Unavailable):
             await client.state(linearizable=True)
         assert [status.role for status in await client.status()][:2] == ["down", "down"]
+
+
+async def test_a_node_that_starts_tells_no_state_before_it_knows_what_was_decided(tmp_path: Path) -> None:
+    async with cluster(tmp_path) as nodes:
+        await nodes.client().propose(FOUNDED)
+        for node in nodes.peers:
+            await nodes.stop(node)
+        await nodes.start(1)
+        with pytest.raises(Unavailable):
+            await nodes.client(only=1, patience_s=0.5).state()
+        with pytest.raises(Unavailable):
+            await nodes.client(only=1, patience_s=0.5).watch(-1)
+        await nodes.start(2)
+        assert (await nodes.client(only=1).state()).map == FOUNDED.map
 
 
 async def test_all_nodes_end_and_begin_again_with_everything_decided(tmp_path: Path) -> None:

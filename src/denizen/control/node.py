@@ -65,11 +65,14 @@ class ControlNode:
         self._make_work = make_work
         self._work: Work | None = None
         self._leading: asyncio.Task[None] | None = None
+        self._catching_up: asyncio.Task[None] | None = None
+        self._caught_up = False  # with what was decided before it started
         self.stopping = False
 
     async def start(self) -> None:
         """Take part. Raises the errors of `denizen.raft.Node.start`."""
         await self._raft.start()
+        self._catching_up = asyncio.get_running_loop().create_task(self._catch_up())
         if self._make_work is not None:
             self._leading = asyncio.get_running_loop().create_task(self._lead(self._make_work))
 
@@ -84,9 +87,10 @@ class ControlNode:
         if self._leading is not None:
             self._leading.cancel()
             await asyncio.gather(self._leading, return_exceptions=True)
-        if self._spreading is not None:
-            self._spreading.cancel()
-            await asyncio.gather(self._spreading, return_exceptions=True)
+        for task in (self._catching_up, self._spreading):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         if self._raft.is_leader and len(self.plan.peers) > 1:
             with contextlib.suppress(RaftError, TimeoutError):
                 await asyncio.wait_for(self._raft.transfer_leadership(), 1.0)
@@ -126,7 +130,15 @@ class ControlNode:
     async def confirm(self) -> ControlState:
         """The state with everything that was acknowledged before this call (linearizable)."""
         await self._raft.read(timeout_s=limits.control_propose_s)
+        self._caught_up = True
         return self.state
+
+    async def known(self) -> ControlState:
+        """The state as applied here, with at least everything that was acknowledged before this node started.
+
+        A node that starts knows nothing at first, or what its last snapshot says: it waits for a leader once.
+        """
+        return self.state if self._caught_up else await self.confirm()
 
     async def propose(self, command: Command) -> Reply:
         """Have a command decided, wherever the leader is. Raises the errors of `denizen.raft.Node.propose`."""
@@ -153,6 +165,13 @@ class ControlNode:
     def progress(self) -> list[MoveProgress]:
         """How far the moves are that this node carries out; nothing if it does not lead."""
         return self._work.progress() if self._work is not None else []
+
+    async def _catch_up(self) -> None:
+        while not self._caught_up:
+            try:
+                await self.confirm()
+            except RaftError:
+                await asyncio.sleep(limits.control_lead_retry_s)
 
     # While it leads
 

@@ -92,10 +92,11 @@ class ControlServer:
 
     async def _state(self, request: HttpRequest) -> bytes:
         fresh = _parameter(request, "fresh") > 0
-        return _packed(encode_state(await self._node.confirm() if fresh else self._node.state))
+        return _packed(encode_state(await (self._node.confirm() if fresh else self._node.known())))
 
     async def _watch(self, request: HttpRequest) -> bytes:
         after = _parameter(request, "after")
+        await self._node.known()
         await self._until(lambda: self._node.state.revision > after)
         state = self._node.state
         return _packed(encode_state(state)) if state.revision > after else _nothing()

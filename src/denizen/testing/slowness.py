@@ -32,7 +32,7 @@ _QUICK_WITHIN_S: Final = 30.0
 
 @asynccontextmanager
 async def slowed(deployment: Deployment, stage: Stage) -> AsyncIterator[None]:
-    """Servers take 0.3 s to end this stage, if it is one of milliseconds; afterwards no longer, whatever befell them."""
+    """Servers take 0.3 s to end this stage, if it is one of milliseconds; not so afterwards, whatever befell them."""
     if stage not in _END_OF:
         yield
         return
