@@ -26,7 +26,10 @@ KEY = {"name": "shop", "scopes": ["admin"]}
         (NewKey, KEY | {"scopes": ["x" * 99]}, "wrong_value", "scopes[0]", f"`scopes[0]` cannot be '{'x' * 60}'"),
         (NewKey, KEY | {"rate_per_s": 0}, "wrong_value", "rate_per_s", "`rate_per_s` must be at least 1"),
         (NewKey, KEY | {"rate_per_s": 1.5}, "wrong_type", "rate_per_s", "`rate_per_s` must be a whole number"),
-        (BucketsToMove, {"buckets": [""]}, "wrong_type", "buckets[0]", "`buckets[0]` must be a whole number, not a string"),
+        (
+            BucketsToMove, {"buckets": [""]}, "wrong_type", "buckets[0]",
+            "`buckets[0]` must be a whole number, not a string",
+        ),
         (UserIds, {"ids": ["x"]}, "wrong_value", "ids[0]", "`ids[0]` must be a UUID"),
         (BucketsToMove, {"buckets": [4096]}, "wrong_value", "buckets[0]", "`buckets[0]` must be at most 4095"),
         (PlanRequest, {"by": "age"}, "wrong_value", "by", "`by` cannot be 'age'"),
