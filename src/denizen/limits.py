@@ -289,6 +289,7 @@ shard_dsn_check_s = 5.0  # whether the database of a new shard answers
 shard_joins_s = 120.0  # a new server is made, started and prepared
 shard_poll_s = 0.1
 measure_s = 60.0  # of one shard
+measure_connect_s = 10.0  # a shard that takes no connection for so long does not answer
 balance_window_s = 1.0  # requests are counted for so long, if nobody counted them before
 plan_window_s = 5.0  # the same for a plan by requests
 

@@ -111,10 +111,13 @@ class ImbalanceDocument(Struct):
 
 
 class MeasuredBalance(Struct):
-    """How even the shards are, measured now. `filled` of a share is by users."""
+    """How even the shards are, measured now. `filled` of a share is by users. `silent`: shards that did not answer, and
+    why; the figures are of the others.
+    """
 
     imbalance: ImbalanceDocument
     shards: dict[str, ShareDocument]
+    silent: dict[str, str] = {}
 
 
 class PlannedMoveDocument(Struct, forbid_unknown_fields=True):

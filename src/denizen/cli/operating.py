@@ -55,6 +55,8 @@ def print_shards(shards: list[ShardDocument], measured: MeasuredBalance | None) 
     if measured is not None:
         found = measured.imbalance
         print(f"fullest ÷ fair part: users {found.users:.3f}, bytes {found.bytes:.3f}, requests {found.requests:.3f}")
+        for shard, why in measured.silent.items():
+            print(f"{shard} is not in these figures: {why}", file=sys.stderr)
 
 
 def _facts(shard: ShardDocument) -> tuple[str, ...]:

@@ -122,14 +122,17 @@ class Desk:
     # Plans and rebalances
 
     async def balance(self) -> MeasuredBalance:
-        """How even the shards are, as measured now."""
+        """How even the shards are that answer, as measured now."""
         state = await self.control.state()
         bucket_map = _map_of(state)
-        owners = {Bucket(bucket): bucket_map.shard_of(Bucket(bucket)) for bucket in range(BUCKETS)}
         measured = await self._measures.measure(state, window_s=limits.balance_window_s)
-        found = {by: balance(owners, weights(state), measured.buckets, by) for by in BalanceBy}
+        silent = {str(shard): why for shard, why in measured.degraded.items()}
+        every = ((Bucket(bucket), bucket_map.shard_of(Bucket(bucket))) for bucket in range(BUCKETS))
+        owners = {bucket: shard for bucket, shard in every if shard not in silent}
+        parts = {shard: weight for shard, weight in weights(state).items() if shard not in silent}
+        found = {by: balance(owners, parts, measured.buckets, by) for by in BalanceBy}
         imbalance = ImbalanceDocument(*(round(found[by].imbalance, 4) for by in BalanceBy))
-        return MeasuredBalance(imbalance, balance_document(found[BalanceBy.USERS]).shards)
+        return MeasuredBalance(imbalance, balance_document(found[BalanceBy.USERS]).shards, silent)
 
     async def plan(self, by: str) -> PlanDocument:
         """What a rebalance would do; nothing is changed. The same document runs it."""

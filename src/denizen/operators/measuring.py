@@ -53,12 +53,16 @@ class ShardMeasures:
         if place is None:
             return "this process does not know where it is"
         try:
-            async with asyncio.timeout(limits.measure_s):
+            async with asyncio.timeout(limits.measure_connect_s):
                 connection = await asyncpg.connect(**place)
-                try:
+            try:
+                async with asyncio.timeout(limits.measure_s):
                     weights = await self._scales.weigh(shard, connection)
-                finally:
-                    await connection.close()
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                await connection.close(timeout=limits.measure_connect_s)
+            finally:
+                connection.terminate()  # nothing more is waited for
+        except TimeoutError:
+            return "it does not answer in time"
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             return f"it does not answer: {error or type(error).__name__}"
         return {bucket: BucketMeasures(each.users, each.bytes, each.requests) for bucket, each in weights.items()}
