@@ -294,6 +294,7 @@ balance_window_s = 1.0  # requests are counted for so long, if nobody counted th
 plan_window_s = 5.0  # the same for a plan by requests
 
 # Rebalancing and moves: plans, rules, the executor
+rebalance_failures_kept = 20  # moves that failed, with their reasons, however many end after them
 rebalance_failed_in_row_max = 3  # moves, then the rebalance pauses until it is resumed
 balance_tolerated = 1.01  # the fullest shard against its fair part, up to which nothing is moved
 balance_coarse_buckets = 4  # while a shard is to give more than so many of its heaviest buckets, any one will do

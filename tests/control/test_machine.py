@@ -5,6 +5,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from control.states import a_state
+from denizen import limits
 from denizen.control.commands import (
     Aborted,
     Accepted,
@@ -43,8 +44,11 @@ from denizen.control.commands import (
     encode_command,
 )
 from denizen.control.machine import ControlMachine
+from denizen.control.plan import PlannedMove
 from denizen.control.planner import plan_moves
+from denizen.control.ports import BucketMeasures
 from denizen.control.state import ControlState, RebalanceStatus, ShardStatus, Stage, decode_state, encode_state
+from denizen.operators.views import rebalance_document
 from denizen.sharding.bucket_map import initial_map
 from denizen.sharding.ids import Bucket, ShardId
 
@@ -88,12 +92,18 @@ class Plane:
     def say(self, kind: type[StageCommand], **facts) -> StageCommand:
         return kind(at_ms=10, move=self.move, attempt=self.record.attempt, **facts)
 
-    def run_to(self, stage: Stage) -> "Plane":
-        """A running rebalance of bucket 0 from s1 to s3, whose move is at `stage`."""
-        plan = plan_moves(self.state, {}, [(Bucket(0), ShardId("s3")), (Bucket(1), ShardId("s3"))])
+    def run_to(self, stage: Stage, users: int = 0) -> "Plane":
+        """A running rebalance of buckets 0 and 1 from s1 to s3, the first of which is at `stage`."""
+        measures = {Bucket(bucket): BucketMeasures(users, 100 * users, 0.0) for bucket in range(2)}
+        plan = plan_moves(self.state, measures, [(Bucket(0), ShardId("s3")), (Bucket(1), ShardId("s3"))])
         self.do(TakeOver(at_ms=1, token=TOKEN, node=1))
         self.do(StartRebalance(at_ms=2, plan=plan))
-        self.do(BeginMove(at_ms=3, executor=1, move=self.move, planned=plan.moves[0]))
+        self.go_on(plan.moves[0], stage)
+        return self
+
+    def go_on(self, planned: PlannedMove, stage: Stage) -> None:
+        """Begin this move, and bring it to `stage`."""
+        self.do(BeginMove(at_ms=3, executor=1, move=self.move, planned=planned))
         steps = [
             (Stage.COPYING, Prepared, {"events": 3, "bytes": 9}),
             (Stage.TAILING, CopyFinished, {}),
@@ -107,7 +117,6 @@ class Plane:
                 break
             self.do(self.say(kind, **facts))
             assert self.record.stage is reached
-        return self
 
 
 @pytest.fixture
@@ -270,6 +279,7 @@ def test_a_draining_shard_takes_nothing_and_is_drained_when_all_is_gone_and_clea
     plane.run_to(Stage.COMMITTED)
     plane.do(DrainShard(at_ms=5, shard=ShardId("s3")))
     assert plane.state.rebalance.queue == (), "what was to come to it does not come"
+    assert (plane.state.rebalance.committed, plane.state.rebalance.cancelled) == (1, 1)
     assert plane.state.shards[ShardId("s3")].status is ShardStatus.DRAINING
     plane.do(KeepShard(at_ms=5, shard=ShardId("s3")))
     plane.do(DrainShard(at_ms=5, shard=ShardId("s1")))
@@ -292,6 +302,49 @@ def test_a_rebalance_pauses_by_itself_when_move_after_move_fails(plane):
     assert [move.reason for move in plane.state.ended] == ["no room"] * 3
     plane.do(ResumeRebalance(at_ms=4, rebalance=plan.id))
     assert plane.state.rebalance.status is RebalanceStatus.RUNNING
+
+
+def test_users_that_never_moved_are_not_told_as_moved(plane):
+    plane.run_to(Stage.COMMITTED, users=10)
+    plane.do(CancelRebalance(at_ms=1_002, rebalance=plane.state.rebalance.id))
+    told = rebalance_document(plane.state, plane.state.rebalance, 9_000)
+    assert (told.status, told.committed, told.cancelled) == ("cancelled", 1, 1)
+    assert (told.users_moved, told.bytes_moved, told.users_per_s) == (10, 9, 10.0)
+
+
+def test_the_time_left_knows_of_pauses_and_of_empty_buckets(plane):
+    plane.run_to(Stage.COMMITTED, users=10)
+    rebalance = plane.state.rebalance.id
+    plane.do(PauseRebalance(at_ms=1_002, rebalance=rebalance))
+    plane.do(ResumeRebalance(at_ms=60_002, rebalance=rebalance))
+    told = rebalance_document(plane.state, plane.state.rebalance, 61_002)
+    assert (told.users_per_s, told.eta_s) == (5.0, 2.0), "two seconds, without the minute of the pause"
+    empty = Plane(a_state(2, 1)).run_to(Stage.COMMITTED)
+    told = rebalance_document(empty.state, empty.state.rebalance, 2_002)
+    assert (told.users_per_s, told.eta_s) == (None, 2.0), "one bucket in two seconds, and one is left"
+
+
+def test_why_a_move_failed_is_told_however_many_end_after_it(plane, monkeypatch):
+    monkeypatch.setattr(limits, "control_ended_moves_max", 1)
+    plane.run_to(Stage.COPYING)
+    failed, rest = plane.move, plane.state.rebalance.queue[0]
+    plane.do(plane.say(GiveUp, reason="no room", fail=True))
+    plane.do(plane.say(Aborted))
+    plane.move = uuid4()
+    plane.go_on(rest, Stage.CLEANING)
+    plane.do(plane.say(Cleaned))
+    told = rebalance_document(plane.state, plane.state.rebalance, 9_000)
+    assert [(move.id, move.stage, move.reason) for move in told.last] == [
+        (failed, "failed", "no room"),
+        (plane.move, "done", None),
+    ]
+
+
+def test_the_last_word_about_a_draining_shards_data_counts(plane):
+    s1 = ShardId("s1")
+    for purge in (False, True, False):
+        plane.do(DrainShard(at_ms=5, shard=s1, purge=purge))
+        assert plane.state.shards[s1].purge is purge
 
 
 def test_a_joining_shard_can_be_given_up(plane):

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from denizen.deployment.layout import Deployment
+from denizen.deployment.state import ControlNodeState, RunState, write_state
 from denizen.testing.deployment import RunningDeployment, throwaway_deployment
 from denizen.testing.mixed_load import Done, run_denizen
 
@@ -84,6 +86,10 @@ def test_a_rebalance_is_paused_shown_and_cancelled_and_leaves_nothing_behind(den
     refused = denizen("buckets", "move", "1", "--to", "s2")
     assert refused.code == 1
     assert "under way" in refused.error
+    draining = denizen("shards", "drain", "s1")
+    assert draining.code == 1
+    assert "shard s1 is draining, but no bucket moves: a rebalance is under way" in draining.error
+    assert denizen("shards", "drain", "s1", "--undo").code == 0
     assert json.loads(denizen("rebalance", "resume", "--json").out)["status"] == "running"
     cancelled = json.loads(denizen("rebalance", "cancel", "--json").out)
     assert cancelled["status"] == "cancelled"
@@ -92,6 +98,7 @@ def test_a_rebalance_is_paused_shown_and_cancelled_and_leaves_nothing_behind(den
     assert all(move["stage"] in ("committed", "cleaning", "done") for move in ended["moving"])
     after = denizen("buckets", "list", "--json").out
     assert len(_of(before, "s1") - _of(after, "s1")) == ended["rebalance"]["committed"]
+    assert ended["rebalance"]["committed"] + ended["rebalance"]["cancelled"] == 1000
 
 
 def _of(listed: str, shard: str) -> set[int]:
@@ -106,6 +113,7 @@ def _of(listed: str, shard: str) -> set[int]:
         (("buckets", "move", "9-3", "--to", "s1"), "buckets are numbered"),
         (("buckets", "move", "3", "--to", "s9"), "there is no shard s9"),
         (("rebalance", "run", "--plan", "nothing.json"), "there is no plan nothing.json"),
+        (("rebalance", "run", "--plan", "-"), "- is no plan of `denizen rebalance plan --json`"),
         (("rebalance", "settings", "--moves-per-server", "1000"), "must be between"),
     ],
 )
@@ -114,3 +122,13 @@ def test_what_cannot_be_is_refused_in_one_line(denizen: Denizen, arguments: tupl
     assert done.code == 1
     assert says in done.error
     assert "Traceback" not in done.error
+
+
+def test_a_deployment_that_does_not_run_is_told_as_such(tmp_path: Path) -> None:
+    deployment = Deployment.create(tmp_path / "data", shards=1)
+    deployment.control_secret(make=True)
+    write_state(deployment.state_path, RunState(control={"1": ControlNodeState(raft_port=1, port=1)}))
+    for command in (("shards", "list"), ("rebalance", "status"), ("rebalance", "status", "--watch")):
+        done = asyncio.run(run_denizen(*command, "--data", str(tmp_path / "data")))
+        assert done.code == 1
+        assert "does not run: start it with `denizen up`" in done.error

@@ -184,7 +184,8 @@ class RebalanceDocument(Struct):
     """A rebalance: the one under way, or the last one.
 
     `users` and `bytes` are of the whole plan, `users_moved` and `bytes_moved` of what is committed, and the rates are
-    taken over the time since the start. `queued` have not begun; `moving` are under way; `last` ended a moment ago.
+    taken over the time since the start without pauses. `queued` have not begun; `moving` are under way; `last` are
+    those that failed, then those that ended a moment ago.
     """
 
     id: UUID

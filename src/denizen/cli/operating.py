@@ -15,6 +15,8 @@ from denizen.api.operations import BalanceDocument, MeasuredBalance, PlanDocumen
 from denizen.cli.documents import print_table
 from denizen.cli.options import data_directory
 from denizen.deployment.layout import Deployment
+from denizen.deployment.lock import holder
+from denizen.errors import BadDeployment, Unavailable
 from denizen.operators.desk import Desk
 from denizen.operators.opening import desk_of
 
@@ -30,7 +32,15 @@ def at_the_desk(data: Path | None, work: Callable[[Desk], Awaitable[T]]) -> T:
     """Do this at the desk of the deployment in the data directory."""
 
     async def main() -> T:
-        return await work(desk_of(Deployment.load(data_directory(data))))
+        deployment = Deployment.load(data_directory(data))
+        try:
+            return await work(desk_of(deployment))
+        except Unavailable:
+            if holder(deployment.lock_path) is not None:
+                raise
+            raise BadDeployment(
+                f"the deployment in {deployment.directory} does not run: start it with `denizen up`"
+            ) from None
 
     return asyncio.run(main())
 

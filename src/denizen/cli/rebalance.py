@@ -67,7 +67,10 @@ def plan(
 @app.command
 def run(
     *,
-    plan: Annotated[str | None, Parameter(help="Id of a plan, or a file with one (- for standard input).")] = None,
+    plan: Annotated[
+        str | None,
+        Parameter(help="Id of a plan, or a file with one (- for standard input).", allow_leading_hyphen=True),
+    ] = None,
     by: By = "users",
     detach: DetachOption = False,
     data: DataOption = None,
@@ -117,9 +120,10 @@ def status(
     """How far the rebalance is: every move, its stage and for how long, rate, time left, how long writes were held."""
 
     async def work(desk: Desk) -> None:
+        found = await desk.status()
         if watch:
             await follow(desk, quiet=json)
-        found = await desk.status()
+            found = await desk.status()
         if json:
             print_json(found)
         elif not watch:

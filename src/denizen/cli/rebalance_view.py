@@ -193,8 +193,8 @@ def picture(
     kept = len(document.moving) - len(moving)
     if kept:
         parts.append(Text(f"{kept:,} sources keep their copy for the grace, or remove it", style="dim"))
-    given_up = [move for move in rebalance.last if move.reason]
-    parts += [Text(f"bucket {move.bucket}: {move.stage}: {move.reason}", style="red") for move in given_up]
+    given_up = [move for move in rebalance.last if move.reason and move.stage not in COMMITTED]
+    parts += [Text(f"bucket {move.bucket}: {_end(move)}", style="red") for move in given_up]
     return Group(*parts)
 
 
@@ -230,6 +230,10 @@ def _owners(state: ControlState) -> Text:
     """How many buckets each shard owns now."""
     owned = counts(state.map) if state.map is not None else {}
     return Text("   ".join(f"{shard} {owned[shard]:,}" for shard in sorted(owned, key=shard_order)), style="cyan")
+
+
+def _end(move: MoveDocument) -> str:
+    return move.stage if move.reason == move.stage else f"{move.stage}: {move.reason}"
 
 
 def _moves(moving: Sequence[MoveDocument], progress: Sequence[MoveProgress]) -> Table:

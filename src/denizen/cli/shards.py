@@ -3,7 +3,8 @@
 import asyncio
 import re
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,7 @@ from denizen.cli.logs import last_lines
 from denizen.cli.operating import DetachOption, at_the_desk, print_shards, told_if_left
 from denizen.cli.options import DataOption, JsonOption, data_directory
 from denizen.deployment.layout import Deployment
-from denizen.errors import BadDeployment
+from denizen.errors import BadDeployment, Refused, Unavailable
 from denizen.limits import shard_joins_s, shard_poll_s
 from denizen.operators.desk import Desk
 
@@ -85,7 +86,8 @@ def add(
             return
         if not json:
             print(f"shard {shard.id} has joined")
-        await run_and_show(desk, await desk.plan("users"), as_json=json, detach=detach)
+        with _done_so_far(f"shard {shard.id} has joined"):
+            await run_and_show(desk, await desk.plan("users"), as_json=json, detach=detach)
 
     at_the_desk(data, work)
 
@@ -111,11 +113,12 @@ def drain(
             print_json(kept) if json else print(f"shard {shard} stays; `denizen rebalance run` fills it again")
             return
         document = await desk.drain(shard, purge=purge)
-        plan = await desk.plan("users") if rebalance and document.buckets else None
-        if plan is None or not plan.moves:
-            print_json(document) if json else print(f"shard {shard} is {document.status}")
-            return
-        await run_and_show(desk, plan, as_json=json, detach=detach)
+        with _done_so_far(f"shard {shard} is {document.status}"):
+            plan = await desk.plan("users") if rebalance and document.buckets else None
+            if plan is None or not plan.moves:
+                print_json(document) if json else print(f"shard {shard} is {document.status}")
+                return
+            await run_and_show(desk, plan, as_json=json, detach=detach)
         if not json and not detach:
             print(f"shard {shard} owns nothing now; it stops when the grace is over: `denizen shards list`")
 
@@ -153,6 +156,15 @@ def weight(shard: Shard, weight: float, /, *, data: DataOption = None, json: Jso
         )
 
     at_the_desk(data, work)
+
+
+@contextmanager
+def _done_so_far(what: str) -> Iterator[None]:
+    """If the buckets cannot be moved now, what was done before stays: say both."""
+    try:
+        yield
+    except (Refused, Unavailable) as error:
+        raise BadDeployment(f"{what}, but no bucket moves: {error.detail}; then `denizen rebalance run`") from error
 
 
 async def _joined(desk: Desk, shard: ShardDocument, data: Path | None) -> ShardDocument:

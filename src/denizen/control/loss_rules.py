@@ -8,16 +8,14 @@ themselves, wrote there in the moment before the commit.
 
 from msgspec.structs import replace
 
-from denizen.control.move_rules import BEFORE_FENCE, counted, put_move, undone
+from denizen.control.move_rules import BEFORE_FENCE, counted, put_move, undone, without_queued
 from denizen.control.state import COMMITTED, ControlState, MoveRecord, Stage
 from denizen.sharding.ids import ShardId
 
 
 def without_lost(state: ControlState, shard: ShardId, at_ms: int) -> ControlState:
     """The state in which no move waits for this shard."""
-    if state.rebalance is not None:
-        queue = tuple(planned for planned in state.rebalance.queue if planned.target != shard)
-        state = replace(state, rebalance=replace(state.rebalance, queue=queue))
+    state = without_queued(state, shard)
     for move in state.moves.values():
         if move.source == shard:
             state = put_move(state, replace(move, stage=Stage.DONE, since_ms=at_ms))  # its copy went with the server
@@ -32,6 +30,6 @@ def _target_lost(state: ControlState, move: MoveRecord, at_ms: int) -> ControlSt
         then = move.then if move.stage is Stage.ABORTING and move.then is not None else Stage.FAILED
         ended = replace(move, stage=then, since_ms=at_ms, reason=move.reason or reason)
         cancelled = then is Stage.CANCELLED
-        return counted(put_move(state, ended), move, at_ms, cancelled=int(cancelled), failed=int(not cancelled))
+        return counted(put_move(state, ended), ended, at_ms, cancelled=int(cancelled), failed=int(not cancelled))
     back = undone(move, Stage.FAILED, reason, at_ms)
     return put_move(state, replace(back, may_be_open=False))

@@ -184,7 +184,8 @@ def _committed(state: ControlState, move: MoveRecord, command: Committed) -> Con
     bucket_map = with_owner(the_map(state), move.bucket, move.target, move.open_epoch)
     done = _to(move, Stage.COMMITTED, command.at_ms, held_us=command.held_us, then=None)
     state = replace(put_move(state, done), map=bucket_map)
-    return counted(state, move, command.at_ms, committed=1, holds_us=(command.held_us,))
+    moved = {"users_moved": move.users, "bytes_moved": move.bytes}
+    return counted(state, done, command.at_ms, committed=1, holds_us=(command.held_us,), **moved)
 
 
 def _give_up(state: ControlState, move: MoveRecord, command: GiveUp) -> ControlState:
@@ -218,8 +219,8 @@ def _aborted(state: ControlState, move: MoveRecord, command: Aborted) -> Control
 
 def _end_undone(state: ControlState, move: MoveRecord, at_ms: int) -> ControlState:
     cancelled = move.then is not Stage.FAILED
-    state = put_move(state, _to(move, Stage.CANCELLED if cancelled else Stage.FAILED, at_ms))
-    return counted(state, move, at_ms, cancelled=int(cancelled), failed=int(not cancelled))
+    ended = _to(move, Stage.CANCELLED if cancelled else Stage.FAILED, at_ms)
+    return counted(put_move(state, ended), ended, at_ms, cancelled=int(cancelled), failed=int(not cancelled))
 
 
 def _cleaning(state: ControlState, move: MoveRecord, command: CleanStarted) -> ControlState:
@@ -311,6 +312,16 @@ def put_move(state: ControlState, move: MoveRecord) -> ControlState:
     return replace(state, moves=moves, ended=(*state.ended, move)[-limits.control_ended_moves_max :])
 
 
+def without_queued(state: ControlState, target: ShardId) -> ControlState:
+    """Nothing more is to come to this shard: what was queued for it is cancelled."""
+    rebalance = state.rebalance
+    if rebalance is None:
+        return state
+    queue = tuple(planned for planned in rebalance.queue if planned.target != target)
+    cancelled = rebalance.cancelled + len(rebalance.queue) - len(queue)
+    return replace(state, rebalance=replace(rebalance, queue=queue, cancelled=cancelled))
+
+
 def counted(
     state: ControlState, move: MoveRecord, at_ms: int, holds_us: tuple[int, ...] = (), **more: int
 ) -> ControlState:
@@ -322,7 +333,9 @@ def counted(
         return state
     counts = {name: getattr(rebalance, name) + count for name, count in more.items()}
     in_row = 0 if more.get("committed") else rebalance.failed_in_row + more.get("failed", 0)
-    after = replace(rebalance, holds_us=rebalance.holds_us + holds_us, failed_in_row=in_row, **counts)
+    failures = (*rebalance.failures, *([move] if more.get("failed") else []))[-limits.rebalance_failures_kept :]
+    holds_us = rebalance.holds_us + holds_us
+    after = replace(rebalance, holds_us=holds_us, failed_in_row=in_row, failures=failures, **counts)
     if after.status is RebalanceStatus.RUNNING and after.queue and in_row >= limits.rebalance_failed_in_row_max:
         after = replace(after, status=RebalanceStatus.PAUSED, since_ms=at_ms, failed_in_row=0)
     return replace(state, rebalance=after)

@@ -94,4 +94,7 @@ def _current(state: ControlState, id: UUID) -> Rebalance:
 
 
 def _status(state: ControlState, rebalance: Rebalance, status: RebalanceStatus, at_ms: int) -> ControlState:
-    return replace(state, rebalance=replace(rebalance, status=status, since_ms=at_ms))
+    paused_ms = rebalance.paused_ms
+    if rebalance.status is RebalanceStatus.PAUSED:
+        paused_ms += at_ms - rebalance.since_ms
+    return replace(state, rebalance=replace(rebalance, status=status, since_ms=at_ms, paused_ms=paused_ms))

@@ -20,6 +20,7 @@ from denizen.control.commands import (
     ShardReady,
 )
 from denizen.control.loss_rules import without_lost
+from denizen.control.move_rules import without_queued
 from denizen.control.refusing import Refuse
 from denizen.control.state import ControlState, NodeRecord, Settings, Shard, ShardStatus
 from denizen.sharding.bucket_map import BucketMap
@@ -95,17 +96,16 @@ def set_weight(state: ControlState, command: SetWeight) -> ControlState:
 def drain_shard(state: ControlState, command: DrainShard) -> ControlState:
     """The shard takes nothing any more, and the next plan empties it."""
     shard = _shard(state, command.shard)
-    if shard.status in (ShardStatus.DRAINING, ShardStatus.DRAINED):
-        return state
+    if shard.status in (ShardStatus.DRAINING, ShardStatus.DRAINED):  # the last word about its data counts
+        if shard.purge == command.purge:
+            return state
+        return replace(state, shards=state.shards | {shard.id: replace(shard, purge=command.purge)})
     if shard.status is not ShardStatus.ACTIVE:
         raise Refuse("wrong_shard_status", f"shard {shard.id} is {shard.status}; only an active shard can be drained")
     if not any(other.status is ShardStatus.ACTIVE and other.id != shard.id for other in state.shards.values()):
         raise Refuse("last_shard", f"{shard.id} is the last active shard: add another one before draining it")
     drained = _with_status(state, replace(shard, purge=command.purge), ShardStatus.DRAINING, command.at_ms)
-    if state.rebalance is None:
-        return drained
-    queue = tuple(planned for planned in state.rebalance.queue if planned.target != shard.id)
-    return replace(drained, rebalance=replace(state.rebalance, queue=queue))
+    return without_queued(drained, shard.id)
 
 
 def keep_shard(state: ControlState, command: KeepShard) -> ControlState:

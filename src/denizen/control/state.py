@@ -140,6 +140,10 @@ class Rebalance(Struct, frozen=True):
     failed: int = 0
     holds_us: tuple[int, ...] = ()  # how long writes were held, of each committed move
     failed_in_row: int = 0  # since the last commit or resume; after some the rebalance pauses by itself
+    users_moved: int = 0  # with the committed moves
+    bytes_moved: int = 0
+    paused_ms: int = 0  # in all pauses that are over
+    failures: tuple[MoveRecord, ...] = ()  # the last moves that failed
 
 
 class Executor(Struct, frozen=True):

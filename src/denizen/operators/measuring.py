@@ -30,16 +30,19 @@ class ShardMeasures:
 
         The first look has no requests to tell; with a window it looks again after so many seconds.
         """
+        silent: Mapping[ShardId, str] = {}
         if window_s and not self._looked:
-            await self._measure(state)
+            silent = (await self._measure(state, silent)).degraded
             await asyncio.sleep(window_s)
-        return await self._measure(state)
+        return await self._measure(state, silent)
 
-    async def _measure(self, state: ControlState) -> Measured:
+    async def _measure(self, state: ControlState, silent: Mapping[ShardId, str]) -> Measured:
+        """`silent` shards are not asked: they did not answer a moment ago."""
         places = self._places()
-        shards = [shard.id for shard in state.shards.values() if shard.status in _HOLDING]
+        held = [shard.id for shard in state.shards.values() if shard.status in _HOLDING]
+        shards = [shard for shard in held if shard not in silent]
         buckets: dict[Bucket, BucketMeasures] = {}
-        degraded: dict[ShardId, str] = {}
+        degraded = dict(silent)
         found = await asyncio.gather(*(self._weigh(shard, places.get(shard)) for shard in shards))
         for shard, answer in zip(shards, found, strict=True):
             if isinstance(answer, str):

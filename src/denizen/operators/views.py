@@ -86,18 +86,21 @@ def status_document(state: ControlState, now_ms: int) -> RebalanceStatusDocument
 
 
 def rebalance_document(state: ControlState, rebalance: Rebalance, now_ms: int) -> RebalanceDocument:
-    """How far a rebalance is: what is committed counts as moved."""
-    plan = rebalance.plan
+    """How far a rebalance is: what is committed counts as moved. The time left is that of what takes longer at the rate
+    so far, the users or the buckets, of which many may be empty.
+    """
+    plan, users = rebalance.plan, rebalance.users_moved
     moving = [move for move in state.moves.values() if move.rebalance == rebalance.id]
-    ended = [move for move in state.ended if move.rebalance == rebalance.id]
-    to_come = [move for move in moving if move.stage not in COMMITTED]
-    undone = [move for move in ended if move.stage is not Stage.DONE]
-    left = sum(move.users for move in rebalance.queue) + sum(move.users for move in to_come)
-    users = plan.users - left - sum(move.users for move in undone)
-    size = plan.bytes - sum(move.bytes for move in rebalance.queue) - sum(move.bytes for move in (*to_come, *undone))
+    ended = [move for move in state.ended if move.rebalance == rebalance.id and move.stage is not Stage.FAILED]
+    under_way = [move for move in moving if move.stage not in COMMITTED]
+    users_left = sum(move.users for move in rebalance.queue) + sum(move.users for move in under_way)
     running = rebalance.status is RebalanceStatus.RUNNING
-    seconds = ((now_ms if running else rebalance.since_ms) - rebalance.started_ms) / 1e3
+    seconds = ((now_ms if running else rebalance.since_ms) - rebalance.started_ms - rebalance.paused_ms) / 1e3
     rate = users / seconds if seconds > 0 and users > 0 else None
+    left_s = None
+    if running and rebalance.committed:
+        by_buckets = (len(rebalance.queue) + len(under_way)) * seconds / rebalance.committed
+        left_s = round(max(users_left / rate if rate else 0.0, by_buckets), 1)
     return RebalanceDocument(
         rebalance.id,
         rebalance.status.value,
@@ -112,14 +115,14 @@ def rebalance_document(state: ControlState, rebalance: Rebalance, now_ms: int) -
         plan.users,
         users,
         plan.bytes,
-        size,
+        min(rebalance.bytes_moved, plan.bytes),
         None if rate is None else round(rate, 1),
-        round(left / rate, 1) if rate and running else None,
+        left_s,
         holds_document(rebalance.holds_us),
         balance_document(plan.before),
         balance_document(plan.after),
         [move_document(move) for move in moving],
-        [move_document(move) for move in ended[-LAST_SHOWN:]],
+        [move_document(move) for move in (*rebalance.failures, *ended[-LAST_SHOWN:])],
     )
 
 
