@@ -36,7 +36,7 @@ async def test_exit_codes_of_an_import(deployment: Deployment, tmp_path: Path) -
     assert b"bad.ndjson.rejected.ndjson" in rejected.stdout.replace(b"\n", b"")
     unmapped = await denizen(deployment, "import", str(table))
     assert unmapped.returncode == 2
-    assert b"--map FIELD=E-Mail" in unmapped.stderr
+    assert b"--map 'email=E-Mail'" in unmapped.stderr
     assert (await denizen(deployment, "import", str(table), "--map", "email=E-Mail")).returncode == 0
     wrong = (
         (table, ["--map", "email"], "FIELD=COLUMN"),

@@ -14,7 +14,7 @@ from denizen.bench.people import people, write_people
 from denizen.bulk.imports import journal as journals
 from denizen.bulk.imports.columns import BadColumnsError
 from denizen.bulk.imports.run import Import, Options
-from denizen.bulk.imports.source import head_hash
+from denizen.bulk.imports.source import UnreadableError, head_hash
 from denizen.deployment.layout import Deployment
 from denizen.errors import BadDeployment, LoginNameTaken
 
@@ -125,6 +125,16 @@ async def test_bad_rows_are_told_one_by_one_and_disturb_nobody(
     assert stat.S_IMODE(os.stat(f"{file}.rejected.ndjson").st_mode) == 0o600
     assert os.stat(f"{file}.rejected.ndjson").st_size < 100_000
     await assert_agrees(deployment, users=len(BAD))
+
+
+async def test_a_json_array_is_refused_before_anything_is_written(
+    deployment: Deployment, do_import: Do, tmp_path: Path
+) -> None:
+    file = tmp_path / "people.json"
+    file.write_text('[\n{"email": "a@example.org"},\n{"email": "b@example.org"}\n]\n')
+    with pytest.raises(UnreadableError, match="is one JSON array"):
+        await do_import(file)
+    await assert_agrees(deployment, users=0)
 
 
 async def test_a_bad_row_has_all_its_faults_told(do_import: Do, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import re
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import zstandard
 
 from denizen import limits
+from denizen.bulk.imports.columns import BadColumnsError, resolve
 from denizen.bulk.imports.messages import Problem
 from denizen.bulk.imports.source import UnreadableError, open_source
 from denizen.bulk.imports.windows import cut
@@ -106,3 +108,41 @@ def test_a_zstd_file_of_many_frames_is_read_in_little_memory(tmp_path: Path) -> 
             pass
         assert tracemalloc.get_traced_memory()[1] < 48 << 20
         tracemalloc.stop()
+
+
+def test_a_spreadsheet_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "people.csv"
+    path.write_bytes(b"PK\x03\x04\x14\x00\x06\x00")
+    with pytest.raises(UnreadableError, match="a zip archive or a spreadsheet"), open_source(str(path)):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("content", "is_array"), [(b'[{"a":1}]', True), (b"\xef\xbb\xbf \n [\n", True), (b"{}", False), (b"", False)]
+)
+def test_a_json_array_is_known(tmp_path: Path, content: bytes, is_array: bool) -> None:
+    path = tmp_path / "people.json"
+    path.write_bytes(gzip.compress(content))
+    with open_source(str(path)) as source:
+        assert source.is_json_array is is_array
+        read = b"".join(iter(lambda: source.readline(100), b""))
+        assert read == content.removeprefix(b"\xef\xbb\xbf")
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        (["email", "Foo"], "the column 'Foo' is no field; map it (--map 'FIELD=Foo') or leave it out (--ignore 'Foo')"),
+        (["E-Mail", "Foo"], "the columns 'E-Mail', 'Foo' are no fields; map each (--map 'email=E-Mail')"),
+        (["Given Name", "x"], "(--map 'FIELD=Given Name')"),
+        (["name given"], "(--map 'name.given=name given')"),
+        (
+            ["email;country"],
+            "the header is one column, 'email;country': name what is between the columns: --delimiter ';'",
+        ),
+        (["email\tcountry"], "--delimiter tab"),
+    ],
+)
+def test_all_columns_that_are_no_fields_are_named_with_what_to_do(header: list[str], said: str) -> None:
+    with pytest.raises(BadColumnsError, match=re.escape(said)):
+        resolve(header, {}, ())

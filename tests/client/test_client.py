@@ -174,6 +174,12 @@ class TestErrors:
             with pytest.raises(public.Unreachable):
                 await client.create_user(email=some_email())
 
+    async def test_an_empty_idempotency_key_is_refused_and_not_replaced(self, client: Client) -> None:
+        with pytest.raises(Problem, match="`Idempotency-Key` must be 1 to 255 visible ASCII characters"):
+            await client.create_user(email=some_email(), idempotency_key="")
+        with pytest.raises(Problem, match="`Idempotency-Key` must be 1 to 255 visible ASCII characters"):
+            await client.create_users([{"email": some_email()}], idempotency_key="")
+
     async def test_a_write_that_never_had_a_connection_changed_nothing(self, deaf: str) -> None:
         async with Client(deaf, "key", retries=NO_RETRIES, timeout_s=0.2) as client:
             with pytest.raises(public.Unreachable, match="does not answer: no connection in time"):

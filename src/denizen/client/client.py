@@ -183,7 +183,7 @@ class Client(Queries):
         self, users: Sequence[Mapping[str, Any]], *, idempotency_key: str | None = None
     ) -> list[CreationResult]:
         """Create up to 1,000 users; a result for each, in order."""
-        call = Call("POST", "/v1/users:batch", {"users": list(users)}, key=idempotency_key or _new_key())
+        call = Call("POST", "/v1/users:batch", {"users": list(users)}, key=_key(idempotency_key))
         return _decoded(await self._transport.send(call), CreationResults).results
 
     async def get_users(self, user_ids: Sequence[UserRef]) -> list[LookupResult]:
@@ -238,7 +238,7 @@ class Client(Queries):
         self, method: str, path: str, body: Any, idempotency_key: str | None, if_version: int | None = None
     ) -> WrittenUser:
         headers = {} if if_version is None else {"If-Match": f'"{if_version}"'}
-        call = Call(method, path, body, headers=headers, key=idempotency_key or _new_key())
+        call = Call(method, path, body, headers=headers, key=_key(idempotency_key))
         return _decoded(await self._transport.send(call), WrittenUser)
 
 
@@ -246,8 +246,9 @@ def _decoded(answer: Answer, shape: type[T]) -> T:
     return msgspec.json.decode(answer.raw, type=shape)
 
 
-def _new_key() -> str:
-    return str(uuid4())
+def _key(given: str | None) -> str:
+    """The idempotency key that was given, even one that the gateway refuses; else a new one."""
+    return str(uuid4()) if given is None else given
 
 
 def _quoted(text: str) -> str:

@@ -40,20 +40,36 @@ def resolve(header: Sequence[str], mapping: Mapping[str, str], ignore: Sequence[
     for name, column in mapping.items():
         if by_column[column] != name:
             raise BadColumnsError(f"--map {name}={column}: the column is {by_column[column]!r} already")
-    fields: list[str | None] = []
-    for column in header:
-        field: str | None = by_column.get(column, None if column in ignore else column)
-        if field is not None and not is_field(field) and field not in EXPORTED:
-            raise BadColumnsError(
-                f"the column {column!r} is no field; map it (--map FIELD={column}) or leave it out (--ignore {column})."
-                f" Fields: {', '.join(FIELDS)}, attributes.NAME"
-            )
-        fields.append(field)
+    fields = [by_column.get(column, None if column in ignore else column) for column in header]
     given = [field for field in fields if field is not None]
+    if unknown := [field for field in given if not is_field(field) and field not in EXPORTED]:
+        raise _no_fields(header, unknown)
     if len(set(given)) != len(given):
         twice = next(field for field in given if given.count(field) > 1)
         raise BadColumnsError(f"two columns are the field {twice!r}")
     return fields
+
+
+def _no_fields(header: Sequence[str], unknown: Sequence[str]) -> BadColumnsError:
+    first = unknown[0]
+    if len(header) == 1 and (sign := next((sign for sign in ";,\t|" if sign in first), None)):
+        option = "tab" if sign == "\t" else f"'{sign}'"
+        return BadColumnsError(
+            f"the header is one column, {first!r}: name what is between the columns: --delimiter {option}"
+        )
+    names = ", ".join(map(repr, unknown))
+    what = f"the columns {names} are no fields; map each"
+    if len(unknown) == 1:
+        what = f"the column {names} is no field; map it"
+    guess = next((field for field in FIELDS if _bare(field) == _bare(first) and field not in header), "FIELD")
+    return BadColumnsError(
+        f"{what} (--map '{guess}={first}') or leave it out (--ignore '{first}')."
+        f" Fields: {', '.join(FIELDS)}, attributes.NAME"
+    )
+
+
+def _bare(name: str) -> str:
+    return "".join(filter(str.isalnum, name.lower()))
 
 
 def is_field(name: str) -> bool:

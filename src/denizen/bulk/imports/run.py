@@ -236,6 +236,10 @@ class Import:
     def _columns(self, source: Source) -> tuple[list[str | None], int]:
         options = self._options
         if not options.csv:
+            if source.is_json_array:
+                raise UnreadableError(
+                    f"{source.name} is one JSON array; an import takes an object a line: `jq -c '.[]' FILE` makes them"
+                )
             return [], 1
         header = read_header(source.readline(limits.import_line_bytes_max), options.delimiter)
         return resolve(header, options.mapping, options.ignore), 2

@@ -19,6 +19,7 @@ from denizen.errors import Invalid
 GZIP: Final = b"\x1f\x8b"
 ZSTD: Final = b"\x28\xb5\x2f\xfd"
 BOM: Final = b"\xef\xbb\xbf"
+_ZIP: Final = b"PK\x03\x04"
 _WIDE_BOMS: Final = (b"\xff\xfe", b"\xfe\xff")
 _BLOCK_BYTES: Final = 1 << 20
 _HEAD_BYTES: Final = 1 << 20
@@ -98,6 +99,11 @@ class Source:
         """Bytes of the file read so far, compressed as they are."""
         return self._counted.position
 
+    @property
+    def is_json_array(self) -> bool:
+        """Whether the content begins as a JSON array does."""
+        return self._lines.peek(1).lstrip()[:1] == b"["
+
     def readline(self, bytes_max: int) -> bytes:
         """The next line, or the first `bytes_max` bytes of it; nothing at the end. Raises `UnreadableError`."""
         try:
@@ -131,6 +137,8 @@ def _source(file: io.BufferedReader, name: str) -> Source:
         head = _read_exactly(file.read, 4)
         if head.startswith(_WIDE_BOMS):
             raise UnreadableError(f"{name} is in UTF-16; convert it to UTF-8 first")
+        if head == _ZIP:
+            raise UnreadableError(f"{name} is a zip archive or a spreadsheet; unpack it, or save it as CSV in UTF-8")
         counted = _Counted(file, head)
         lines = io.BufferedReader(cast(Any, _opener(head)(counted)), _BLOCK_BYTES)
         if lines.peek(len(BOM)).startswith(BOM):
