@@ -11,7 +11,9 @@ from uuid import uuid4
 import msgspec
 import pytest
 
+from denizen.cli import export, import_
 from denizen.cli.main import main
+from denizen.cli.options import kind_of
 from denizen.client import Client, Unavailable
 from denizen.testing.deployment import RunningDeployment, throwaway_deployment
 
@@ -121,6 +123,8 @@ def test_every_wrong_field_is_told_at_once(denizen: Denizen) -> None:
     refused = denizen("users", "create", "--email", "nobody", "--country", "XX", "--locale", "de")
     assert refused.code == 1
     email, country = refused.err.splitlines()
+    with_password = denizen("users", "create", "--country", "XX", "--password", stdin="short\n")
+    assert [word in with_password.err for word in ("country", "password")] == [True, True]
     assert email.startswith("denizen: `email` is not an email address")
     assert country.startswith("         `country` must be")
 
@@ -145,6 +149,18 @@ def test_a_password_that_fails_after_the_fields_says_that_they_are_changed(
     assert failed.code == 1
     assert "the fields are changed (version 2)" in failed.err
     assert "a shard does not answer" in failed.err
+
+
+def test_the_name_of_a_file_says_what_is_in_it_to_imports_and_exports_alike() -> None:
+    names = {"a.CSV.gz": "csv", "a.tsv": "tsv", "a.tab.zst": "tsv", "a.json": "ndjson", "csv": "ndjson", "-": "ndjson"}
+    assert {name: kind_of(name) for name in names} == names
+    assert (export.kind_of, import_.kind_of) == (kind_of, kind_of)
+
+
+def test_types_of_changes_may_have_spaces_between_them(denizen: Denizen) -> None:
+    user = denizen("users", "create", "--email", some_email(), "--json").json
+    seen = denizen("changes", "--types", "UserRegistered, UserDeleted")
+    assert (seen.code, str(user["id"]) in seen.out) == (0, True)
 
 
 @pytest.mark.parametrize("command", [("--help",), ("users", "list"), ("export", "-"), ("verify", "--json")])
@@ -200,6 +216,12 @@ def test_the_list_is_a_user_a_line_in_json(denizen: Denizen) -> None:
         (("users", "list", "--key", "dk_x_y"), 1, "key"),
         (("users", "search"), 2, "nothing to search by"),
         (("gateway", "--listen", "nowhere"), 2, "--listen"),
+        (("users", "get", str(uuid4()), "--version", "0"), 2, "--version"),
+        (("users", "get", str(uuid4()), "--version", "1", "--as-of", "2026-01-01"), 2, "not both"),
+        (("users", "delete", str(uuid4()), "--if-version", "-1"), 2, "--if-version"),
+        (("users", "search", "--country", "DE", "--limit", "0"), 2, "--limit"),
+        (("changes", "--types", ""), 1, "UserRegistered"),
+        (("keys", "create", "x", "--scope", "admin", "--rate", "0"), 2, "--rate"),
         (("keys", "create", "x", "--scope", "root"), 2, "root"),
         (("keys", "revoke", "none"), 1, "no API key"),
     ],

@@ -9,15 +9,15 @@ from cyclopts import App, Parameter
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from denizen.cli.options import DataOption, JsonOption, data_directory
+from denizen.cli.options import DataOption, JsonOption, data_directory, kind_of
 
 app = App(
     name="export",
     help="""Write all users to a file, or to standard output (-), while the service serves.
 
-NDJSON: one JSON object a line. CSV: a header and a row a user. The file name decides: .csv, .tsv, else NDJSON; with
-.gz or .zst after it, compressed. Either can be imported again. The file appears when it is whole; only you can read
-it.
+NDJSON: one JSON object a line. CSV: a header and a row a user. The file name decides: .csv, .tsv or .tab, else NDJSON;
+with .gz or .zst after it, compressed. Either can be imported again. The file appears when it is whole; only you can
+read it.
 
 Examples:
 
@@ -48,7 +48,7 @@ def export(
     from denizen.bulk.exports.formats import Csv, Ndjson
     from denizen.bulk.exports.run import export as run
 
-    kind = format or _kind_of(file)
+    kind = format or kind_of(file)
     if kind == "ndjson":
         form: Ndjson | Csv = Ndjson(with_password_hashes=with_password_hashes)
     else:
@@ -74,8 +74,3 @@ def export(
     else:
         rate = summary.users / max(summary.seconds, 0.001)
         print(f"{summary.users:,} users in {summary.seconds:.1f} s, {rate:,.0f}/s", file=sys.stderr)
-
-
-def _kind_of(file: str) -> Literal["ndjson", "csv", "tsv"]:
-    name = file.lower().removesuffix(".gz").removesuffix(".zst")
-    return "csv" if name.endswith(".csv") else "tsv" if name.endswith(".tsv") else "ndjson"

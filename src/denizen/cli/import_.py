@@ -11,7 +11,7 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from denizen import limits
-from denizen.cli.options import DataOption, JsonOption, data_directory
+from denizen.cli.options import DataOption, JsonOption, data_directory, kind_of
 
 app = App(
     name="import",
@@ -69,7 +69,7 @@ def import_(
     from denizen.bulk.imports.run import Import, Options
     from denizen.cli.import_progress import progress_of, show
 
-    kind = format or _kind_of(file)
+    kind = format or kind_of(file)
     if kind == "ndjson" and (map or ignore or delimiter is not None):
         _wrong("--map, --ignore and --delimiter are for CSV; name the format of the file (--format csv)")
     options = Options(
@@ -103,11 +103,6 @@ def import_(
     except (BadColumnsError, BadRejectsError) as error:
         _wrong(error.detail)
     sys.exit(code)
-
-
-def _kind_of(file: str) -> str:
-    name = file.lower().removesuffix(".gz").removesuffix(".zst")
-    return "csv" if name.endswith(".csv") else "tsv" if name.endswith((".tsv", ".tab")) else "ndjson"
 
 
 def _delimiter(given: str | None, kind: str) -> str:

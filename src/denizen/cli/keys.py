@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Literal, TypeVar
 
 from cyclopts import App, Parameter
+from cyclopts.validators import Number
 from rich.console import Console
 from rich.markup import escape
 
@@ -51,7 +52,9 @@ def create(
     /,
     *,
     scope: Annotated[list[Scope], Parameter(help="What the key may do; may be repeated. `admin` implies all.")],
-    rate: Annotated[int | None, Parameter(help="Requests per second; without it, no limit.")] = None,
+    rate: Annotated[
+        int | None, Parameter(validator=Number(gte=1), help="Requests per second; without it, no limit.")
+    ] = None,
     connection: Connection = HERE,
 ) -> None:
     """Create a key and show its secret, this once."""

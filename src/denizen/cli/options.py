@@ -27,6 +27,12 @@ def data_directory(data: Path | None) -> Path:
     return (data or default_data_directory()).expanduser().absolute()
 
 
+def kind_of(file: str) -> str:
+    """The format that a file of users has by its name: "csv", "tsv" or "ndjson"."""
+    name = file.lower().removesuffix(".gz").removesuffix(".zst")
+    return "csv" if name.endswith(".csv") else "tsv" if name.endswith((".tsv", ".tab")) else "ndjson"
+
+
 def address(option: str, text: str) -> tuple[str, int]:
     """The host and the port that an option names. Raises `CalledWrongly`, which says what is wrong with it."""
     try:

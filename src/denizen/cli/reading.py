@@ -7,11 +7,13 @@ from uuid import UUID
 
 import msgspec
 from cyclopts import App, Parameter
+from cyclopts.validators import Number
 
 from denizen.cli.connection import HERE, Connection
 from denizen.cli.documents import print_json, print_table
 from denizen.cli.errors import CalledWrongly
 from denizen.client import Client
+from denizen.limits import page_users_max
 
 Text = Annotated[str | None, Parameter(help="Only users with this.")]
 Time = Annotated[datetime | None, Parameter(help="A time; without an offset, local.")]
@@ -47,7 +49,7 @@ def search(
     sort: Annotated[
         str | None, Parameter(help="The order: name, email, created, updated; - before it turns it.")
     ] = None,
-    limit: Annotated[int, Parameter(help="Users at most.")] = 50,
+    limit: Annotated[int, Parameter(validator=Number(gte=1, lte=page_users_max), help="Users at most.")] = 50,
     connection: Connection = HERE,
 ) -> None:
     """Search users in the directory; it follows the writes within some ten milliseconds."""
@@ -95,7 +97,7 @@ def changes(
     """Print changes."""
 
     async def work(client: Client) -> None:
-        wanted = types.split(",") if types else []
+        wanted = [] if types is None else [word.strip() for word in types.split(",")]
         wait_s = 20 if follow else 1
         async for page in client.changes(cursor, start=start, types=wanted, wait_s=wait_s):
             if connection.json and (page.items or not follow):

@@ -37,7 +37,7 @@ Examples:
 )
 
 Reason = Annotated[str | None, Parameter(help="Why; it stays in the history.")]
-IfVersion = Annotated[int | None, Parameter(help="Only if the user is at this version.")]
+IfVersion = Annotated[int | None, Parameter(validator=Number(gte=1), help="Only if the user is at this version.")]
 FieldName = Literal[
     "email", "username", "phone", "name", "display_name", "locale", "country", "time_zone", "picture_url", "attributes"
 ]
@@ -99,11 +99,13 @@ def get(
     user_id: UserId,
     /,
     *,
-    version: Annotated[int | None, Parameter(help="As it was at this version.")] = None,
+    version: Annotated[int | None, Parameter(validator=Number(gte=1), help="As it was at this version.")] = None,
     as_of: Annotated[datetime | None, Parameter(help="As it was at this time; without an offset, local.")] = None,
     connection: Connection = HERE,
 ) -> None:
     """Show a user, as it is or as it was."""
+    if version is not None and as_of is not None:
+        raise CalledWrongly("give --version or --as-of, not both")
     moment = None if as_of is None else as_of.astimezone()
     _show(connection, connection.run(lambda client: client.get_user(user_id, version=version, as_of=moment)))
 
@@ -132,7 +134,7 @@ def change(
     changes = given | dict.fromkeys(cleared)
     if not changes and not password:
         raise CalledWrongly("nothing to change: give a field, --clear or --password")
-    new_password = read_password() if password else None
+    new_password = _possible(read_password()) if password else None  # before anything is changed
 
     async def work(client: Client) -> User:
         user: User | None = None
@@ -240,16 +242,20 @@ def list_users(
 
 
 def read_password() -> str:
-    """A password from the terminal, asked twice, or the first line of standard input; `Invalid` if it cannot be one."""
+    """A password from the terminal, asked twice, or the first line of standard input."""
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\r\n")
+    password = getpass.getpass("Password: ")
+    if getpass.getpass("Again: ") != password:
+        raise CalledWrongly("the two passwords differ")
+    return password
+
+
+def _possible(password: str) -> str:
+    """The password; `Invalid` if it cannot be one."""
     from denizen.users.passwords import check_password
     from denizen.users.rejections import Rejected
 
-    if not sys.stdin.isatty():
-        password = sys.stdin.readline().rstrip("\r\n")
-    else:
-        password = getpass.getpass("Password: ")
-        if getpass.getpass("Again: ") != password:
-            raise CalledWrongly("the two passwords differ")
     try:
         check_password(password)
     except Rejected as error:
