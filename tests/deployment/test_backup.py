@@ -74,6 +74,8 @@ def test_a_backup_that_cannot_be_made_leaves_nothing(running: RunningDeployment,
     target.mkdir()
     assert "exists" in denizen("backup", target, "--data", running.data).stderr
     target.rmdir()
+    assert "in the data directory itself" in denizen("backup", running.data / "b", "--data", running.data).stderr
+    assert not (running.data / "b").exists()
     running.deployment.password_path.write_text("wrong\n")
     failed = denizen("backup", target, "--data", running.data)
     assert failed.returncode == 1

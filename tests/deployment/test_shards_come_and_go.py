@@ -166,6 +166,32 @@ def test_a_shard_that_cannot_join_hinders_nobody_and_can_be_given_up(running: Ru
     assert "secret" not in (running.data / "logs" / "denizen.log").read_text()
 
 
+def test_a_server_of_ours_that_cannot_be_made_stops_no_start_and_joins_when_it_can(running: RunningDeployment) -> None:
+    third(running)
+    name = f"s{len(state_of(running).shards) + 1}"
+    hindrance = running.data / "shards" / name
+    hindrance.write_text("not a directory")
+    assert with_desk(running, lambda desk: desk.add_shard()).id == name
+    wait_for(lambda: problem_of(running.data / "logs" / "denizen.log", name))
+    running.up.stop()
+    running.start_again()
+    assert Api(running).works()
+    assert state_of(running).shards[ShardId(name)].status is ShardStatus.JOINING
+    saved = denizen("backup", running.directory / "saved", "--data", running.data)
+    assert saved.returncode == 0, saved.stderr
+    hindrance.unlink()
+    wait_state(running, lambda state: state.shards[ShardId(name)].status is ShardStatus.ACTIVE)
+
+
+def test_a_database_that_is_a_shard_already_is_refused_at_once(running: RunningDeployment) -> None:
+    server, before = running.deployment.state().shards["s2"], set(state_of(running).shards)
+    dsn = f"postgresql://denizen:{running.deployment.password()}@127.0.0.1:{server.port}/denizen"
+    refused = denizen("shards", "add", "--dsn", dsn, "--data", running.data)
+    assert (refused.returncode, "is a shard already" in refused.stderr) == (1, True), refused.stderr
+    assert running.deployment.password() not in refused.stderr
+    assert set(state_of(running).shards) == before
+
+
 def test_a_shard_whose_server_is_gone_for_good_is_given_up_by_an_operators_word(running: RunningDeployment) -> None:
     lost, owner = join(running), third(running)
     user = Api(running).register("kept@example.com")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import IO, Annotated
 
 from cyclopts import App, Parameter
+from cyclopts.validators import Number
 
 from denizen.cli.options import DataOption, JsonOption, data_directory
 from denizen.deployment.event_plane import PROCESSES
@@ -37,7 +38,9 @@ Examples:
 def logs(
     *sources: Annotated[str, Parameter(help="Whose log: denizen, gateway, s1 …")],
     data: DataOption = None,
-    lines: Annotated[int, Parameter(name=["--lines", "-n"], help="Lines of each source.")] = 20,
+    lines: Annotated[
+        int, Parameter(name=["--lines", "-n"], help="Lines of each source.", validator=Number(gte=0))
+    ] = 20,
     follow: Annotated[bool, Parameter(name=["--follow", "-f"], negative="", help="Go on with new lines.")] = False,
     json: JsonOption = False,
 ) -> None:
@@ -53,7 +56,7 @@ def logs(
     positions = {}
     for source, path in paths.items():
         positions[source] = path.stat().st_size if path.exists() else 0
-        for line in last_lines(path, max(lines, 0), positions[source]):
+        for line in last_lines(path, lines, positions[source]):
             show(source, line)
     if follow:
         _follow(paths, positions, show)

@@ -22,7 +22,7 @@ from typing import IO, Any, Final
 import asyncpg
 from msgspec import Struct
 
-from denizen.control.state import RebalanceStatus
+from denizen.control.state import COMMITTED, RebalanceStatus
 from denizen.deployment.control_access import client_of
 from denizen.deployment.layout import RECORD, Deployment, write_private
 from denizen.deployment.lock import holder
@@ -73,7 +73,8 @@ async def back_up(
             "its backup"
         )
     _require_program(binaries)
-    shards = deployment.shards
+    _require_elsewhere(target, deployment.directory)
+    shards = {shard: server for shard, server in deployment.shards.items() if not deployment.joins(shard)}
     ours = {str(shard): server.connect_args for shard, server in shards.items() if server.managed}
     version = await _still_map(deployment)
     with _appearing(target) as directory:
@@ -99,10 +100,21 @@ def _require_program(binaries: Binaries) -> None:
         raise BadConfiguration(f"postgres.bin: {binaries.directory} has no {_PROGRAM}")
 
 
+def _require_elsewhere(target: Path, data: Path) -> None:
+    if target.resolve().is_relative_to(data.resolve()):
+        raise BadDeployment(f"{target} is in the data directory itself: name a place that is not lost with it")
+
+
 async def _still_map(deployment: Deployment) -> int:
     """The version of the bucket map, while nothing moves."""
     state = await client_of(deployment).state(linearizable=True)
     running = state.rebalance is not None and state.rebalance.status is RebalanceStatus.RUNNING
+    if state.moves and not running and all(move.stage in COMMITTED for move in state.moves.values()):
+        raise Refused(
+            "sources keep copies of buckets that moved: wait until they are removed, or let "
+            "`denizen rebalance clean` do it now",
+            reason="moving",
+        )
     if running or state.moves or state.map is None:
         raise Refused(
             "buckets are moving: let the rebalance end (`denizen rebalance status --watch`), or pause it and wait for "

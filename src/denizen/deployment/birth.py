@@ -16,7 +16,7 @@ from denizen import limits
 from denizen.deployment.config import hide_password
 from denizen.deployment.layout import Deployment, ShardServer
 from denizen.errors import BadDeployment
-from denizen.events.provisioning import check_identity, provision
+from denizen.events.provisioning import check_identity, is_a_shard, provision
 from denizen.postgres.binaries import OLDEST_MAJOR
 from denizen.postgres.migrations import Migration, migrate
 from denizen.postgres.server import DATABASE
@@ -103,8 +103,7 @@ async def _create_database(arguments: Mapping[str, Any]) -> None:
 
 async def _check_owner(connection: asyncpg.Connection, deployment: Deployment, shard: ShardServer) -> None:
     """Before anything is changed: raise `BadDeployment` if the data are somebody else's, or ours and gone."""
-    exists = await connection.fetchval("SELECT to_regclass('denizen.shard') IS NOT NULL")
-    if exists and await connection.fetchval("SELECT EXISTS (SELECT FROM denizen.shard)"):
+    if await is_a_shard(connection):
         await check_identity(connection, deployment.id, shard.id)
     elif not _is_fresh(deployment, shard):
         raise BadDeployment("its database is empty, but this deployment had data there: restore it from a backup")

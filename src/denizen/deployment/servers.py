@@ -58,7 +58,9 @@ class _Common(Struct, frozen=True):
 
 
 class Servers:
-    """All servers of the deployment that are ours, the shards' and that of the read models."""
+    """All servers of the deployment that are ours, the shards' and that of the read models. Those of shards that are
+    still joining come with `add`: nobody else waits for one that cannot be made.
+    """
 
     def __init__(self, deployment: Deployment, config: PostgresSection, *, read: bool = True) -> None:
         """Decide how each server will run; without `read` only those of shards.
@@ -69,7 +71,8 @@ class Servers:
         self.processes: list[ShardProcess] = []
         self._config = config
         self._made: _Common | None = None
-        managed = {shard.id: shard.directory for shard in deployment.present if shard.directory is not None}
+        joined = [shard for shard in deployment.present if not shard.joining]
+        managed = {shard.id: shard.directory for shard in joined if shard.directory is not None}
         if read:
             managed[READ_SERVER] = READ_DIRECTORY
         for name, directory in managed.items():
@@ -137,8 +140,7 @@ class Servers:
         missing are made anew: they hold nothing that the shards do not have.
         """
         missing = [process for process in self.processes if not process.plan.data.exists()]
-        replaceable = {READ_SERVER, *(shard.id for shard in self.deployment.present if shard.joining)}
-        lost = [process for process in missing if process.name not in replaceable]
+        lost = [process for process in missing if process.name != READ_SERVER]
         if lost and self.deployment.record.born:
             raise BadDeployment(
                 f"{lost[0].plan.data} is missing: the data of shard {lost[0].name} are gone; "

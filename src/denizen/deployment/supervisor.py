@@ -31,14 +31,13 @@ from denizen.deployment.control_plane import ControlPlane
 from denizen.deployment.event_plane import EventPlane
 from denizen.deployment.gateway import GatewayProcess, stop_leftover_gateway
 from denizen.deployment.keeping import Child, keep_running
-from denizen.deployment.layout import Deployment, ShardRecord, ShardServer
+from denizen.deployment.layout import Deployment, ShardRecord
 from denizen.deployment.lock import DirectoryLock
 from denizen.deployment.read_side import ReadDatabaseAway, prepare_read
 from denizen.deployment.servers import Servers
 from denizen.deployment.state import write_state
 from denizen.errors import BadDeployment, DenizenError
 from denizen.postgres.migrations import Migration
-from denizen.sharding.bucket_map import BucketMap
 
 
 class Ready(Struct, frozen=True):
@@ -199,10 +198,11 @@ class Supervisor:
         self._write_state()
 
     async def _prepare_shards(self) -> None:
+        """Those that are still joining are the agent's: nobody waits for them."""
         self.narrator.step("Checking the shards' databases")
         bucket_map = ensure_map(self.deployment)
-        shards = self.deployment.shards.values()
-        work = [self._prepare_shard(shard, bucket_map) for shard in shards]
+        shards = [shard for shard in self.deployment.shards.values() if not self.deployment.joins(shard.id)]
+        work = [prepare_shard(self.deployment, shard, bucket_map) for shard in shards]
         if self.events:
             work.append(self._prepare_read())
         ran = 0
@@ -212,16 +212,6 @@ class Supervisor:
             ran += len(result)
         count = f"{len(shards)} shards ready" if len(shards) > 1 else "1 shard ready"
         self.narrator.done(count + (f", {ran} migrations applied" if ran else ""))
-
-    async def _prepare_shard(self, shard: ShardServer, bucket_map: BucketMap) -> list[Migration]:
-        """One that is still joining has no user: if it cannot be prepared now, the agent goes on trying."""
-        try:
-            return await prepare_shard(self.deployment, shard, bucket_map)
-        except BadDeployment as error:
-            if not self.deployment.joins(shard.id):
-                raise
-            self.narrator.note(f"{error.detail}; it has not joined yet: `denizen shards remove {shard.id}` gives it up")
-            return []
 
     async def _prepare_read(self) -> list[Migration]:
         """If it is somebody else's and away, only a first start fails; later, users are served and searches wait."""

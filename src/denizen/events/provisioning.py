@@ -30,6 +30,13 @@ async def provision(
         )
 
 
+async def is_a_shard(connection: asyncpg.Connection) -> bool:
+    """Whether the server was made a shard, of whomever."""
+    if not await connection.fetchval("select to_regclass('denizen.shard') is not null"):
+        return False
+    return bool(await connection.fetchval("select exists (select from denizen.shard)"))
+
+
 async def check_identity(connection: asyncpg.Connection, deployment_id: UUID, shard_id: ShardId) -> None:
     """`BadDeployment` unless the server says that it is this shard of this deployment."""
     row = await connection.fetchrow("select deployment_id, shard_id from denizen.shard")

@@ -3,6 +3,7 @@
 The command line and the HTTP API both come through here, so that they say and refuse the same.
 """
 
+import asyncio
 import time
 from collections.abc import Sequence
 
@@ -43,9 +44,11 @@ from denizen.control.planner import plan_moves, plan_rebalance
 from denizen.control.state import COMMITTED, ControlState, Rebalance
 from denizen.deployment.config import hide_password, place_of_dsn
 from denizen.errors import Invalid, Refused, ShardNotFound, Unavailable
+from denizen.events.provisioning import is_a_shard
 from denizen.operators import views
 from denizen.operators.measuring import ShardMeasures
 from denizen.operators.plans import balance_document, plan_document, plan_of
+from denizen.postgres.binaries import OLDEST_MAJOR
 from denizen.sharding.bucket_map import BucketMap
 from denizen.sharding.ids import BUCKETS, Bucket, ShardId
 
@@ -77,7 +80,8 @@ class Desk:
     async def add_shard(self, dsn: str | None = None, weight: float = 1.0) -> ShardDocument:
         """Name a new shard, the next number; its server is made or prepared by the supervisor.
 
-        `Invalid` if `dsn` is none; `Refused` if its database does not answer now: nothing is recorded then.
+        `Invalid` if `dsn` is none; `Refused` if its database does not answer now, or cannot be a new shard: nothing is
+        recorded then.
         """
         if dsn is not None:
             await _check_database(dsn)
@@ -241,11 +245,21 @@ async def _check_database(dsn: str) -> None:
     except ValueError as error:
         raise Invalid(f"`dsn` must be of the form {error}", field="dsn", rule="dsn") from None
     try:
-        connection = await asyncpg.connect(dsn, timeout=limits.shard_dsn_check_s)
+        async with asyncio.timeout(limits.shard_dsn_check_s):
+            connection = await asyncpg.connect(dsn)
+            try:
+                major, taken = connection.get_server_version().major, await is_a_shard(connection)
+            finally:
+                connection.terminate()
     except (OSError, ValueError, OverflowError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         detail = f"{hide_password(dsn)} does not answer: {error or type(error).__name__}"
         raise Refused(detail, reason="database_unreachable") from None
-    connection.terminate()
+    if major < OLDEST_MAJOR:
+        detail = f"{hide_password(dsn)} is PostgreSQL {major}; Denizen needs {OLDEST_MAJOR} or newer"
+        raise Refused(detail, reason="database_unfit")
+    if taken:
+        detail = f"{hide_password(dsn)} is a shard already, or was one: give an empty database of its own"
+        raise Refused(detail, reason="database_unfit")
 
 
 def _map_of(state: ControlState) -> BucketMap:
