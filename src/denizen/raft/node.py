@@ -33,6 +33,7 @@ from denizen.raft.runtime.sessions import Session
 from denizen.raft.runtime.startup import Started, start_core
 from denizen.raft.settings import Settings
 from denizen.raft.transport import Local, Transport
+from denizen.raft.transport.link import split_address
 from denizen.raft.types import Configuration, Role
 from denizen.raft.wal import Disk, UnsafeDisk
 
@@ -71,6 +72,11 @@ class Node:
         self._settings.check()
         if self.id < 1 or self.id not in self._peers:
             raise BadSettings(f"node ids are numbers from 1, and `peers` must name this node ({self.id}) too")
+        for id, address in self._peers.items():
+            try:
+                split_address(address)
+            except ValueError as error:
+                raise BadSettings(f"`peers` of node {id}: {error}") from None
         self._home.open(self._settings.cluster, self.id)
         try:
             self._running = await self._begin()

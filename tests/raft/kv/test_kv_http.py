@@ -120,6 +120,19 @@ PROBLEMS = [
     ("lease/grant", {"ttl_s": 0}, 400, "malformed"),
     ("nothing", {}, 404, "no_such_route"),
     ("members/remove", {"id": 7}, 409, "configuration_refused"),
+    ("members/remove", {"id": 0}, 400, "malformed"),
+    ("members/promote", {"id": 7}, 409, "configuration_refused"),
+    ("members/add", {"id": 1, "address": "127.0.0.1:7001"}, 409, "configuration_refused"),
+    ("members/add", {"id": 7, "address": "nowhere"}, 409, "configuration_refused"),
+    ("members/add", {"id": -7, "address": "127.0.0.1:7001"}, 400, "malformed"),
+    ("transfer", {"to": 2**70}, 400, "malformed"),
+    ("put", {"key": "k", "value": "x", "lease": 2**70}, 400, "malformed"),
+    ("put", {"key": "k", "value": "x", "session": 2**70, "sequence": 1}, 400, "malformed"),
+    ("range", {"key": "k", "limit": 2**70}, 400, "malformed"),
+    ("compact", {"revision": 2**70}, 400, "malformed"),
+    ("lease/revoke", {"id": 2**70}, 400, "malformed"),
+    ("session/close", {"session": 2**70}, 400, "malformed"),
+    ("txn", {"compare": [{"key": "a", "target": "mod", "operand": 2**70}]}, 400, "malformed"),
 ]
 
 
@@ -190,7 +203,8 @@ async def test_members_are_added_promoted_and_removed_while_it_serves(start: Sta
                 await asyncio.sleep(0.05)
     it.client.endpoints = [url for url in it.cluster.endpoints if url != it.cluster.endpoint(leader)]
     successor = await it.leader([id for id in it.cluster.ids if id != leader])
-    await it.client.call("transfer", {"to": 4} if successor != 4 else {})
+    transferred = await it.client.call("transfer", {"to": 4} if successor != 4 else {})
+    assert transferred["leader"] not in {None, successor}
     assert (await it.client.ask(it.cluster.endpoint(4), "range", {"key": "k"}))["kvs"][0]["value"] == "v"
 
 
@@ -244,6 +258,9 @@ async def test_bytes_that_are_no_proper_request_are_refused_and_the_connection_c
     answer = await node.raw(data)
     assert answer.startswith(b"HTTP/1.1 %d " % status)
     assert b"Connection: close" in answer
+    problem = json.loads(answer.split(b"\r\n\r\n", 1)[1])
+    assert problem["status"] == status
+    assert problem["code"] == {401: "unauthenticated", 413: "too_large", 431: "too_large"}.get(status, "malformed")
 
 
 async def test_more_large_requests_than_fit_are_read_as_they_are_served(node: OneNode) -> None:

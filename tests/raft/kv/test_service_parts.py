@@ -184,3 +184,17 @@ async def test_idle_watch_gives_a_sign_of_life_and_a_closed_one_ends() -> None:
     machine.watches.close()
     with pytest.raises(errors.Unavailable):
         await anext(changes)
+
+
+async def test_request_that_cannot_be_encoded_leaves_nobody_waiting(caplog: pytest.LogCaptureFixture) -> None:
+    log = Log()
+    log.commit()
+    batcher = Batcher(log.propose, in_flight_max=1)
+    poison = Request(Put(b"k", b"v", 2**70))
+    waiting = [asyncio.create_task(batcher.submit(request)) for request in (poison, put(1))]
+    for failed in await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 5):
+        assert isinstance(failed, errors.KeyValueError)
+        assert failed.code == "internal"
+    assert await asyncio.wait_for(batcher.submit(put(2)), 5) == PutResult(2)
+    await batcher.close()
+    assert "OverflowError" in caplog.text

@@ -9,6 +9,7 @@ from raft_cluster import PATIENT, SETTINGS, Cluster, Recorder, eventually, free_
 
 from denizen.raft import (
     BadSettings,
+    ChangeRefused,
     CommandFailed,
     LogDamaged,
     Node,
@@ -271,6 +272,39 @@ async def test_a_member_is_added_as_a_learner_then_promoted_then_removed(tmp_pat
         assert await follower.propose(b"still three") == 102
 
 
+async def test_a_change_that_names_the_wrong_node_leaves_no_trace(tmp_path):
+    async with Cluster(tmp_path, 3) as cluster:
+        node = await cluster.follower()
+        before = node.status()
+        for change in (
+            node.promote(7),
+            node.remove(7),
+            node.add_learner(1, "127.0.0.1:1"),
+            node.add_learner(0, "127.0.0.1:1"),
+            node.add_learner(7, "nowhere"),
+            node.add_learner(7, "127.0.0.1:99999"),
+            node.transfer_leadership(-1),
+        ):
+            with pytest.raises(ChangeRefused):
+                await change
+        await node.read()
+        after = node.status()
+        assert (after.configuration, after.addresses) == (before.configuration, before.addresses)
+
+
+async def test_promoting_again_goes_on_waiting(tmp_path):
+    async with Cluster(tmp_path, 3) as cluster:
+        id = await cluster.join()
+        node = cluster.nodes[1]
+        await node.add_learner(9, f"127.0.0.1:{free_ports(1)[0]}")
+        for _ in range(2):  # nobody is there to catch up
+            with pytest.raises(OutcomeUnknown, match="has not caught up yet"):
+                await node.promote(9, timeout_s=1)
+        await node.remove(9)
+        await node.add_learner(id, cluster.addresses[id])
+        await node.promote(id)
+
+
 async def test_a_removed_leader_steps_down_and_the_rest_goes_on(tmp_path):
     async with Cluster(tmp_path, 3) as cluster:
         old = await cluster.leader()
@@ -373,6 +407,11 @@ async def test_a_wiped_node_does_not_go_on_under_its_old_id(tmp_path):
 async def test_settings_that_cannot_work_are_refused(tmp_path, wrong):
     with pytest.raises(BadSettings):
         await Node(1, tmp_path, {1: "127.0.0.1:1"}, Recorder(), wrong).start()
+
+
+async def test_a_peer_without_an_address_is_refused(tmp_path):
+    with pytest.raises(BadSettings, match="node 2: 'nowhere' is not host:port"):
+        await Node(1, tmp_path, {1: "127.0.0.1:1", 2: "nowhere"}, Recorder(), SETTINGS).start()
 
 
 async def test_stopping_leaves_no_task_and_no_thread(tmp_path):

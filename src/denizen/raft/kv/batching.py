@@ -6,7 +6,7 @@ the bounds. Under load the entries grow by themselves, and a single request neve
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -101,21 +101,27 @@ class Batcher:
         try:
             results = _results(await self._propose(encode_batch(requests)))
         except raft.RaftError as error:
-            failure = translated(error)
-            for future in futures:
-                if not future.done():
-                    future.set_exception(failure)
+            _fail(futures, translated(error))
             return
+        except Exception:
+            _fail(futures, errors.KeyValueError("a defect of ours; the node's log has the details"))
+            raise
         for future, result in zip(futures, results, strict=True):
             if not future.done():
                 future.set_result(result)
 
     def _landed(self, task: asyncio.Task[None]) -> None:
         self._in_flight.discard(task)
-        if not task.cancelled():
-            task.result()  # a defect of ours must not go unseen
         if self._waiting and not self._scheduled:
             self._flush()
+        if not task.cancelled():
+            task.result()  # a defect of ours must not go unseen
+
+
+def _fail(futures: Sequence[asyncio.Future[Result]], failure: errors.KeyValueError) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_exception(failure)
 
 
 def _results(answer: Any) -> list[Result]:

@@ -2,7 +2,8 @@
 
 What certainly had no effect (no connection, no leader, a full queue) is tried again at the next node until the time is
 over. A write whose answer was lost is repeated only inside a session, where the cluster applies it once; without one it
-is reported as `OutcomeUnknown`. A `Session` has one write under way at a time; use several for more.
+is reported as `OutcomeUnknown`. Keys and values are text or bytes; answers tell those that are no UTF-8 as
+`key_base64` and `value_base64`. A `Session` has one write under way at a time; use several for more.
 """
 
 import asyncio
@@ -17,6 +18,9 @@ import aiohttp
 import msgspec
 
 from denizen.raft.kv import errors
+from denizen.raft.kv.limits import BODY_BYTES_MAX
+
+Data = str | bytes
 
 _PAUSE_S = 0.05
 _AT_ONCE_BYTES = 256 * 1024
@@ -28,6 +32,8 @@ class KeyValueClient:
     """Talks to any of `endpoints` (URLs of nodes) with the cluster's client token. Use as `async with`."""
 
     def __init__(self, endpoints: Sequence[str], token: str, *, timeout_s: float = 10.0, try_s: float = 6.0) -> None:
+        if not endpoints:
+            raise ValueError("a client needs the URL of at least one node")
         self.endpoints = list(endpoints)
         self._timeout_s = timeout_s
         self._try_s = try_s
@@ -50,22 +56,25 @@ class KeyValueClient:
 
     # --- operations --------------------------------------------------------------------------------------------------
 
-    async def put(self, key: str, value: str, **more: Any) -> dict[str, Any]:
+    async def put(self, key: Data, value: Data, **more: Any) -> dict[str, Any]:
         """Set a key; `more` are fields of the route's body, such as `lease` or `return_previous`."""
-        return await self.call("put", {"key": key, "value": value, **more})
+        return await self.call("put", _put(key, value, more))
 
-    async def get(self, key: str, **more: Any) -> dict[str, Any] | None:
+    async def get(self, key: Data, **more: Any) -> dict[str, Any] | None:
         """Return a key's facts, or None when it does not exist. Linearizable unless `local=True`."""
-        kvs = (await self.call("range", {"key": key, **more}))["kvs"]
+        kvs = (await self.range(key, **more))["kvs"]
         return dict(kvs[0]) if kvs else None
 
-    async def range(self, key: str, **more: Any) -> dict[str, Any]:
-        return await self.call("range", {"key": key, **more})
+    async def range(self, key: Data, **more: Any) -> dict[str, Any]:
+        """Read a range: a key, or with `end` or `prefix` several."""
+        return await self.call("range", {**_named("key", key), **more})
 
-    async def delete(self, key: str, **more: Any) -> dict[str, Any]:
-        return await self.call("delete", {"key": key, **more})
+    async def delete(self, key: Data, **more: Any) -> dict[str, Any]:
+        """Delete a key, or with `end` or `prefix` several; `deleted` tells how many there were."""
+        return await self.call("delete", {**_named("key", key), **more})
 
     async def txn(self, compare: list[Any], success: list[Any], failure: list[Any] | None = None, **more: Any) -> Any:
+        """Do the steps of `success` if all of `compare` hold, else those of `failure`; `succeeded` tells which."""
         return await self.call("txn", {"compare": compare, "success": success, "failure": failure or [], **more})
 
     async def status(self, endpoint: str) -> dict[str, Any]:
@@ -86,33 +95,41 @@ class KeyValueClient:
         `repeat` says that a try whose answer was lost may be made again (by default: reads, and nothing else).
         """
         repeat = route in _READS if repeat is None else repeat
-        deadline = asyncio.get_running_loop().time() + self._timeout_s
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self._timeout_s
+        refusing_s = [0.0] * len(self.endpoints)  # a try with less time than that would only lose its answer
         failure: errors.KeyValueError = errors.NoLeader("no node was tried")
-        while True:
+        while min(refusing_s) < deadline - clock():
             for offset in range(len(self.endpoints)):
                 at = (self._preferred + offset) % len(self.endpoints)
-                left = deadline - asyncio.get_running_loop().time()
-                if left <= 0:
-                    raise failure
+                began = clock()
+                if deadline - began <= refusing_s[at]:
+                    continue
                 try:
-                    answer = await self._once(self.endpoints[at], method, route, body, min(left, self._try_s))
+                    answer = await self._once(
+                        self.endpoints[at], method, route, body, min(deadline - began, self._try_s)
+                    )
                 except errors.KeyValueError as error:
-                    if not (error.code in _NOT_STARTED or (repeat and error.retryable)):
+                    if error.code in _NOT_STARTED:
+                        refusing_s[at] = clock() - began
+                    elif not (repeat and error.retryable):
                         raise
-                    failure = error
+                    if not isinstance(failure, errors.OutcomeUnknown):  # no later try tells what became of that one
+                        failure = error
                     continue
                 self._preferred = at
                 return answer
             await asyncio.sleep(_PAUSE_S)
+        raise failure
 
-    async def watch(self, key: str, *, from_revision: int = 0, **more: Any) -> AsyncGenerator[dict[str, Any], None]:
+    async def watch(self, key: Data, *, from_revision: int = 0, **more: Any) -> AsyncGenerator[dict[str, Any], None]:
         """Yield events in order, each once, going on at another node when one is lost.
 
         Each event has its `mod_revision`. Raises `CompactedRevision` when what follows is forgotten already.
         """
         for at in itertools.count(self._preferred):
             endpoint = self.endpoints[at % len(self.endpoints)]
-            body = {"key": key, "from_revision": from_revision, **more}
+            body = {**_named("key", key), "from_revision": from_revision, **more}
             try:
                 async with self._watch_at(endpoint, body) as lines:
                     async for line in lines:
@@ -135,6 +152,8 @@ class KeyValueClient:
     ) -> dict[str, Any]:
         timeout = aiohttp.ClientTimeout(total=timeout_s or self._try_s)
         encoded = b"" if body is None else msgspec.json.encode(body)
+        if len(encoded) > BODY_BYTES_MAX:
+            raise errors.TooLarge(f"the request has {len(encoded)} bytes, at most {BODY_BYTES_MAX} may be")
         data = io.BytesIO(encoded) if len(encoded) > _AT_ONCE_BYTES else encoded  # aiohttp sends it in pieces
         connected = asyncio.Event()
         try:
@@ -189,22 +208,41 @@ class Session:
         self._sequence = 0
         self._lock = asyncio.Lock()
 
-    async def call(self, route: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Call `put`, `delete`, `txn` or a lease's route, repeating it until its outcome is known."""
-        async with self._lock:
-            self._sequence += 1
-            body = {**body, "session": self.id, "sequence": self._sequence}
-            return await self._client.call(route, body, repeat=True)
+    async def call(self, route: str, body: dict[str, Any], *, sequence: int | None = None) -> dict[str, Any]:
+        """Call `put`, `delete`, `txn` or a lease's route, repeating it until its outcome is known.
 
-    async def put(self, key: str, value: str, **more: Any) -> dict[str, Any]:
-        return await self.call("put", {"key": key, "value": value, **more})
+        When the time is over before that (`OutcomeUnknown`), go on repeating the same call with
+        `sequence=error.facts["sequence"]`.
+        """
+        async with self._lock:
+            if sequence is None:
+                self._sequence += 1
+                sequence = self._sequence
+            try:
+                return await self._client.call(route, {**body, "session": self.id, "sequence": sequence}, repeat=True)
+            except errors.OutcomeUnknown as error:
+                error.facts["sequence"] = sequence
+                raise
+
+    async def put(self, key: Data, value: Data, **more: Any) -> dict[str, Any]:
+        """Set a key; `more` are fields of the route's body."""
+        return await self.call("put", _put(key, value, more))
+
+
+def _named(name: str, data: Data) -> dict[str, Data]:
+    """Return the field that carries text, or bytes (which JSON takes as base64)."""
+    return {name: data} if isinstance(data, str) else {f"{name}_base64": data}
+
+
+def _put(key: Data, value: Data, more: dict[str, Any]) -> dict[str, Any]:
+    return {**_named("key", key), **_named("value", value), **more}
 
 
 def _decoded(status: int, content: bytes) -> dict[str, Any]:
     try:
         answer = msgspec.json.decode(content)
-    except msgspec.DecodeError:
-        answer = {"code": "internal", "detail": content[:200].decode(errors="replace")}
+    except msgspec.DecodeError:  # of a proxy, which cannot tell what became of the request
+        raise aiohttp.ClientPayloadError(f"status {status}, {content[:200].decode(errors='replace')!r}") from None
     if status != 200:
         raise _error(answer)
     return dict(answer)

@@ -18,6 +18,7 @@ import msgspec
 from denizen.raft.errors import BadSettings
 from denizen.raft.kv.limits import COMMAND_BYTES_MAX
 from denizen.raft.settings import Settings, Tls
+from denizen.raft.transport.link import split_address
 
 
 class TlsFiles(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -96,11 +97,3 @@ def from_mapping(raw: dict[str, Any]) -> Config:
         raise BadSettings(f"the configuration is wrong: {error}") from None
     config.check()
     return config
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Return host and port of `host:port`."""
-    host, colon, port = address.rpartition(":")
-    if not colon or not host or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"{address!r} is not host:port")
-    return host.strip("[]"), int(port)

@@ -7,7 +7,7 @@ from typing import Self
 
 from denizen.raft.errors import RaftError
 from denizen.raft.kv import errors
-from denizen.raft.kv.config import Config, split_address
+from denizen.raft.kv.config import Config
 from denizen.raft.kv.http.admin import AdminRoutes
 from denizen.raft.kv.http.etcd_gateway import EtcdGateway
 from denizen.raft.kv.http.routes import Dispatcher, KeyRoutes, client_token
@@ -15,6 +15,7 @@ from denizen.raft.kv.http.server import HttpServer
 from denizen.raft.kv.model import Publish
 from denizen.raft.kv.service import KeyValueService, WatchedMachine
 from denizen.raft.node import Node
+from denizen.raft.transport.link import split_address
 
 _PUBLISH_AGAIN_S = 1.0
 

@@ -8,14 +8,16 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Any
 
-from denizen.raft.errors import NoLeader, NotMember, OutcomeUnknown, Overloaded, TooLarge
+from denizen.raft.effects import Refusal
+from denizen.raft.errors import ChangeRefused, NoLeader, NotMember, OutcomeUnknown, Overloaded, TooLarge
 from denizen.raft.runtime.driver import Driver
 from denizen.raft.runtime.envelope import ChangeKind, SessionRequest, wrap, wrap_address, wrap_change
 from denizen.raft.runtime.pending import FutureWaiter
 from denizen.raft.runtime.sessions import Session
 from denizen.raft.settings import Settings
 from denizen.raft.transport import Transport
-from denizen.raft.types import Role
+from denizen.raft.transport.link import split_address
+from denizen.raft.types import Configuration, Role
 
 
 class Requests:
@@ -74,12 +76,22 @@ class Requests:
 
     async def add_learner(self, node: int, address: str, deadline: float) -> None:
         """Tell every node where it listens, then make it a learner."""
+        try:
+            split_address(address)
+        except ValueError as error:
+            raise _refused(f"the address of node {node}: {error}") from None
+        if node in (await self._configuration(node, deadline)).members:
+            raise _refused(f"node {node} is a member already")
         await self.submit(wrap_address(node, address), deadline, repeat=True)
         await self.submit(wrap_change(ChangeKind.ADD_LEARNER, node), deadline)
 
     async def promote(self, node: int, deadline: float) -> None:
         """Make it a voter, and wait until it is one in this node's log."""
-        await self.submit(wrap_change(ChangeKind.ADD_VOTER, node), deadline)
+        configuration = await self._configuration(node, deadline)
+        if node not in configuration.learners:
+            raise _refused(f"node {node} is no learner: add it first, unless it votes already")
+        if node not in configuration.joining:
+            await self.submit(wrap_change(ChangeKind.ADD_VOTER, node), deadline)
         core = self._driver.core
         while node not in core.configuration.voters or core.configuration.joint:
             if not await self.chance(deadline):
@@ -87,10 +99,14 @@ class Requests:
 
     async def remove(self, node: int, deadline: float) -> None:
         """Remove it from the members."""
+        if node not in (await self._configuration(node, deadline)).members:
+            raise _refused(f"node {node} is no member")
         await self.submit(wrap_change(ChangeKind.REMOVE, node), deadline)
 
     async def transfer(self, node: int | None, deadline: float) -> None:
-        """Hand the leadership over; 0 lets the leader choose."""
+        """Hand the leadership over; None lets the leader choose."""
+        if node is not None:
+            _check_id(node)
         await self.submit(wrap_change(ChangeKind.TRANSFER, node or 0), deadline)
 
     async def chance(self, deadline: float) -> bool:
@@ -100,6 +116,12 @@ class Requests:
         await self._driver.chance.wait()
         self._driver.check_running()
         return True
+
+    async def _configuration(self, node: int, deadline: float) -> Configuration:
+        """The members, as new as any change that was answered; `node` is the one that a change is asked for."""
+        _check_id(node)
+        await self.read(deadline)
+        return self._driver.core.configuration
 
     def _try(self, data: bytes, deadline: float) -> Awaitable[Any]:
         """Propose once. Raises what certainly had no effect; the future tells the rest."""
@@ -120,6 +142,15 @@ class Requests:
             raise NoLeader("no leader is known, or it cannot be reached from here; try again after an election")
         driver.wake()
         return future
+
+
+def _check_id(node: int) -> None:
+    if not 1 <= node < 1 << 63:
+        raise _refused(f"{node} is no id of a node: they are numbers from 1")
+
+
+def _refused(detail: str) -> ChangeRefused:
+    return ChangeRefused(detail, reason=Refusal.INVALID_CHANGE.value)
 
 
 def _not_member() -> NotMember:

@@ -62,6 +62,8 @@ class Link:
                 self.refusal = f"{self.address} does not answer: {error}"
             except TimeoutError:
                 self.refusal = f"{self.address} does not answer"
+            except ValueError as error:  # no address that can be called
+                self.refusal = str(error)
             finally:
                 if channel is not None:
                     channel.abort()
@@ -97,8 +99,10 @@ class Link:
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """`host:port` or `[host]:port` in its parts."""
-    host, _, port = address.rpartition(":")
+    """`host:port` or `[host]:port` in its parts. Raises `ValueError`."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+        raise ValueError(f"{address!r} is not host:port")
     return host.strip("[]"), int(port)
 
 

@@ -14,6 +14,9 @@ from denizen.raft.kv.model import Publish
 from denizen.raft.kv.service import KeyValueService
 from denizen.raft.node import Node
 
+_NEWS_MAX = 20
+"""How often a transfer looks for the new leader; each time waits for news, a fifth of a second at most."""
+
 
 class AdminRoutes:
     """What an operator asks a node, and what etcd's gateway tells about the cluster."""
@@ -105,8 +108,13 @@ class AdminRoutes:
         return ok(self._members())
 
     async def transfer(self, request: HttpRequest, _: Connection) -> bytes:
-        await _done(self._node.transfer_leadership(body_of(request, bodies.TransferBody).to))
-        return ok({"leader": self._node.leader})
+        node, former = self._node, self._node.leader
+        await _done(node.transfer_leadership(body_of(request, bodies.TransferBody).to))
+        for _turn in range(_NEWS_MAX):  # the successor has to make itself known here
+            if node.leader not in (None, former):
+                break
+            await node.wait_news()
+        return ok({"leader": node.leader})
 
     async def snapshot(self, _: HttpRequest, __: Connection) -> bytes:
         return ok({"index": await _done(self._node.snapshot())})
@@ -145,6 +153,9 @@ class AdminRoutes:
 async def _done(action: Awaitable[Any]) -> Any:
     try:
         return await action
+    except raft.OutcomeUnknown as error:
+        detail = f"the change may or may not come into force, look at the members in the status: {error.detail}"
+        raise errors.OutcomeUnknown(detail) from error
     except raft.RaftError as error:
         raise translated(error) from error
 

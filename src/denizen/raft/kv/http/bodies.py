@@ -5,9 +5,9 @@ Keys and values are bytes. In JSON they are text where they are UTF-8 (`key`, `v
 """
 
 import base64
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from msgspec import UNSET, Struct, UnsetType, field
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from denizen.raft.kv.errors import Malformed
 from denizen.raft.kv.model import (
@@ -35,6 +35,8 @@ from denizen.raft.kv.model import (
 
 Text = str | UnsetType
 Bytes = bytes | UnsetType
+Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+NodeId = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 
 
 class Body(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
@@ -42,8 +44,8 @@ class Body(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True)
 
 
 class Sessioned(Body):
-    session: int = 0
-    sequence: int = 0
+    session: Int64 = 0
+    sequence: Int64 = 0
 
 
 class PutBody(Sessioned):
@@ -51,7 +53,7 @@ class PutBody(Sessioned):
     key_base64: Bytes = UNSET
     value: Text = UNSET
     value_base64: Bytes = UNSET
-    lease: int = 0
+    lease: Int64 = 0
     return_previous: bool = False
 
     def operation(self) -> Put:
@@ -87,8 +89,8 @@ class DeleteBody(RangeOfKeys):
 class RangeBody(RangeOfKeys):
     """`local` answers from this node as it is, without asking the leader: quick, and perhaps old."""
 
-    limit: int = 0
-    revision: int = 0
+    limit: Int64 = 0
+    revision: Int64 = 0
     keys_only: bool = False
     count_only: bool = False
     sort_by: Literal["key", "version", "create", "mod", "value"] = "key"
@@ -109,7 +111,7 @@ class CompareBody(RangeOfKeys, kw_only=True):
 
     target: Literal["version", "create", "mod", "value", "lease"]
     relation: Literal["=", ">", "<", "!="] = "="
-    operand: int | str | UnsetType = UNSET
+    operand: Int64 | str | UnsetType = UNSET
     operand_base64: Bytes = UNSET
 
     def comparison(self) -> Compare:
@@ -150,27 +152,27 @@ class TxnBody(Sessioned):
 
 
 class WatchBody(RangeOfKeys):
-    from_revision: int = 0
+    from_revision: Int64 = 0
     previous: bool = False
     puts: bool = True
     deletes: bool = True
 
 
 class GrantBody(Sessioned, kw_only=True):
-    ttl_s: int
-    id: int = 0
+    ttl_s: Int64
+    id: Int64 = 0
 
 
 class LeaseBody(Sessioned, kw_only=True):
-    id: int
+    id: Int64
 
 
 class SessionBody(Body):
-    session: int
+    session: Int64
 
 
 class CompactBody(Body):
-    revision: int
+    revision: Int64
 
 
 class NoBody(Body):
@@ -178,16 +180,16 @@ class NoBody(Body):
 
 
 class MemberBody(Body):
-    id: int
+    id: NodeId
 
 
 class AddMemberBody(Body):
-    id: int
+    id: NodeId
     address: str
 
 
 class TransferBody(Body):
-    to: int | None = None
+    to: NodeId | None = None
 
 
 # --- answers ---------------------------------------------------------------------------------------------------------

@@ -16,6 +16,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import cast
 
+import msgspec
+
+from denizen.raft.kv import errors
 from denizen.raft.kv.limits import (
     BODY_BYTES_MAX,
     HEADER_BYTES_MAX,
@@ -35,6 +38,20 @@ class BadHttp(Exception):
         super().__init__(detail)
         self.status = status
         self.detail = detail
+
+    def response(self) -> bytes:
+        """Return the bytes that tell the client so: a problem, like every error."""
+        problem = _KINDS.get(self.status, errors.Malformed)(self.detail).problem() | {"status": self.status}
+        return response(self.status, msgspec.json.encode(problem), PROBLEM, close=True)
+
+
+_KINDS: dict[int, type[errors.KeyValueError]] = {
+    401: errors.Unauthenticated,
+    413: errors.TooLarge,
+    431: errors.TooLarge,
+    503: errors.Overloaded,
+}
+PROBLEM = b"application/problem+json"
 
 
 class Head:
@@ -234,7 +251,7 @@ class Connection(asyncio.Protocol):
                 request = requests.popleft()
                 self._resume_reading(request)
                 if isinstance(request, BadHttp):
-                    transport.write(response(request.status, request.detail.encode(), b"text/plain", close=True))
+                    transport.write(request.response())
                     break
                 answer = await self._handler(request, self)
                 if answer is None or transport.is_closing():

@@ -13,7 +13,7 @@ from denizen.raft import errors as raft
 from denizen.raft.kv import errors
 from denizen.raft.kv.batching import translated
 from denizen.raft.kv.http import bodies
-from denizen.raft.kv.http.protocol import Connection, Head, HttpRequest, response
+from denizen.raft.kv.http.protocol import PROBLEM, Connection, Head, HttpRequest, response
 from denizen.raft.kv.model import (
     CloseSession,
     Compact,
@@ -119,7 +119,7 @@ class Dispatcher:
         if path.startswith("/v3/"):
             code, message = error.as_etcd()
             return response(_STATUS_OF_GRPC.get(code, 500), json({"error": message, "message": message, "code": code}))
-        return response(error.status, json(error.problem()), b"application/problem+json")
+        return response(error.status, json(error.problem()), PROBLEM)
 
 
 class KeyRoutes:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from typing import cast
 
-from denizen.raft.kv.http.protocol import Admit, Connection, Handler, Head
+from denizen.raft.kv.http.protocol import Admit, BadHttp, Connection, Handler, Head
 from denizen.raft.kv.limits import CONNECTION_IDLE_S, CONNECTIONS_MAX
 
 _DRAIN_S = 2.0
@@ -74,5 +74,7 @@ class _Refused(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         refused = cast(asyncio.Transport, transport)
-        refused.write(b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+        refused.write(
+            BadHttp(503, f"this node serves {CONNECTIONS_MAX} connections already: use another one").response()
+        )
         refused.close()
