@@ -8,6 +8,7 @@ from cyclopts import App, Parameter
 
 from denizen.cli.raft_client import LOCAL, Cluster
 from denizen.raft.kv.client import KeyValueClient
+from denizen.raft.kv.errors import KeyValueError
 
 app = App(name="cluster", help_format="plaintext")
 member = App(name="member", help="Add and remove members of the cluster.", help_format="plaintext")
@@ -16,7 +17,7 @@ app.command(member)
 
 @app.command
 def status(*, cluster: Cluster = LOCAL) -> int:
-    """Show every node: its role, term, log and store. Exits 1 when a node does not answer or no leader is known.
+    """Show every node: its role, term, log and store. Exits 1 when a node does not answer or knows no leader.
 
     For example:
 
@@ -32,7 +33,7 @@ def status(*, cluster: Cluster = LOCAL) -> int:
             print(json.dumps(rows))
         else:
             print_nodes(rows)
-        return 0 if all("error" not in row for row in rows) and any(row.get("leader") for row in rows) else 1
+        return 0 if all(row.get("leader") for row in rows) else 1
 
     return cluster.run(work)
 
@@ -116,7 +117,7 @@ def transfer(
 
 @app.command
 def snapshot(*, cluster: Cluster = LOCAL) -> int:
-    """Make a snapshot at every node that answers, and forget the log before it.
+    """Make a snapshot at every node that answers, and forget the log before it. Exits 1 when one does not.
 
     For example:
 
@@ -126,8 +127,14 @@ def snapshot(*, cluster: Cluster = LOCAL) -> int:
     async def work(client: KeyValueClient) -> int:
         answers: dict[str, Any] = {}
         for url in client.endpoints:
-            answers[url] = await client.ask(url, "snapshot", {})
-        cluster.show(answers, "\n".join(f"{url}\tindex {answer['index']}" for url, answer in answers.items()))
-        return 0
+            try:
+                answers[url] = await client.ask(url, "snapshot", {})
+            except KeyValueError as error:
+                answers[url] = {"error": str(error)}
+        lines = [
+            f"{url}\t{answer.get('error') or 'index'} {answer.get('index', '')}" for url, answer in answers.items()
+        ]
+        cluster.show(answers, "\n".join(line.rstrip() for line in lines))
+        return 1 if any("error" in answer for answer in answers.values()) else 0
 
     return cluster.run(work)

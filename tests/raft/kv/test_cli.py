@@ -90,6 +90,22 @@ def test_status_transfer_and_snapshot(shell: Shell) -> None:
     assert all(answer["index"] > 0 for answer in shell.json("snapshot").values())
 
 
+def test_node_that_does_not_answer_is_told_with_its_reason_and_hides_no_other(shell: Shell) -> None:
+    token = shell.run("token").stdout.strip()
+    alive = shell.json("status")[0]["url"]
+    both = ["--endpoint", "http://127.0.0.1:1", "--endpoint", alive, "--token"]
+    made = shell.run("snapshot", *both, token)
+    assert made.returncode == 1
+    assert "http://127.0.0.1:1 does not answer" in made.stdout
+    assert f"{alive}\tindex" in made.stdout
+    shown = shell.run("status", *both, token)
+    assert shown.returncode == 1
+    assert "http://127.0.0.1:1 does not answer" in shown.stdout
+    refused = shell.run("status", *both, "wrong")
+    assert refused.returncode == 1
+    assert "send the cluster's client token" in refused.stdout
+
+
 def test_mistakes_are_one_clear_line(shell: Shell, tmp_path: Path) -> None:
     nowhere = shell.run("get", "x", "--data", str(tmp_path))
     assert nowhere.returncode == 2

@@ -83,12 +83,17 @@ def print_nodes(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    reasons: list[str] = []
     table = Table("node", "url", "role", "term", "leader", "applied", "revision", "keys", box=None)
     for row in rows:
         if "error" in row:
-            table.add_row("?", row["url"], "[red]does not answer[/red]")
+            table.add_row("?", row["url"], "[red]no answer[/red]")
+            reasons.append(row["error"])
             continue
         store = row["store"]
         numbers = (row["term"], row["leader"], row["applied"], store["revision"], store["keys"])
         table.add_row(str(row["id"]), row["url"], row["role"], *map(str, numbers))
+        reasons += [f"node {row['id']} does not reach node {id}: {why}" for id, why in row["unreachable"].items()]
     Console().print(table)
+    for reason in reasons:
+        print(reason)
