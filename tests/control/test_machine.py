@@ -256,6 +256,8 @@ def test_a_plan_that_does_not_fit_any_more_is_refused(plane):
     assert plane.refused(StartRebalance(at_ms=9, plan=plan)) in ("rebalance_under_way", "plan_stale")
     plane.do(CancelRebalance(at_ms=9, rebalance=plane.state.rebalance.id))
     assert plane.refused(StartRebalance(at_ms=9, plan=plan)) == "plan_stale"
+    told = plane.ask(StartRebalance(at_ms=9, plan=plan)).detail
+    assert "bucket 0 is with s3 and cannot move from s1 to s3" in told
 
 
 def test_the_life_of_a_shard(plane):

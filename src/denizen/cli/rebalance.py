@@ -62,6 +62,8 @@ def plan(
         print_table(("bucket", "from", "to", "users", "size"), rows)
     if found.moves:
         print(f"run it: denizen rebalance run --plan {found.id}  (kept in {path})")
+    else:
+        print("the shards are even: there is nothing to move")
 
 
 @app.command

@@ -115,8 +115,9 @@ def check_fits(state: ControlState, bucket: Bucket, source: ShardId, target: Sha
     bucket_map, shard = the_map(state), state.shards.get(target)
     if shard is None or shard.status is not ShardStatus.ACTIVE:
         raise Refuse("target_not_active", f"shard {target} cannot take buckets: it is not active")
-    if source == target or bucket_map.shard_of(bucket) != source:
-        raise Refuse("not_owner", f"shard {source} does not own bucket {bucket}, or it is its own target")
+    owner = bucket_map.shard_of(bucket)
+    if source == target or owner != source:
+        raise Refuse("not_owner", f"bucket {bucket} is with {owner} and cannot move from {source} to {target}")
     for move in state.moves.values():
         if move.bucket == bucket and move.stage not in COMMITTED:
             raise Refuse("bucket_moves", f"bucket {bucket} is being moved already")
