@@ -224,3 +224,10 @@ async def test_member_list_names_where_clients_reach_us(node: OneNode) -> None:
     status, answer = await node.post("/v3/auth/authenticate", {"name": "root", "password": TOKEN}, token=None)
     assert (status, answer["token"]) == (200, TOKEN)
     assert (await node.post("/v3/auth/authenticate", {"name": "root", "password": "x"}, token=None))[0] == 401
+
+
+async def test_step_of_two_requests_is_refused_and_neither_is_done(node: OneNode) -> None:
+    step = {"request_put": {"key": "YQ==", "value": "MQ=="}, "request_delete_range": {"key": "Yg=="}}
+    status, _ = await node.post("/v3/kv/txn", {"success": [step]})
+    assert status == 400
+    assert (await node.ok("range", {"key": "a"}))["kvs"] == []

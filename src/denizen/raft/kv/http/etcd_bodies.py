@@ -103,10 +103,11 @@ class EtcdStep(EtcdBody):
     request_delete_range: EtcdDelete | None = None
 
     def operation(self) -> Put | Delete | Range:
-        given = self.request_put or self.request_range or self.request_delete_range
-        if given is None:
-            raise Malformed("a step of a transaction is a put, a range or a delete_range (no nested transactions)")
-        return given.operation()
+        requests = (self.request_put, self.request_range, self.request_delete_range)
+        given = [request for request in requests if request is not None]
+        if len(given) != 1:
+            raise Malformed("a step of a transaction is one put, range or delete_range (no nested transactions)")
+        return given[0].operation()
 
 
 class EtcdTxn(EtcdBody):
