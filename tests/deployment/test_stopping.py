@@ -138,6 +138,7 @@ def test_detached_it_goes_on_until_down(directory: Path) -> None:
     up = denizen("up", "--detach", "--data", data, "--shards", 1)
     assert up.returncode == 0, up.stderr
     assert "Admin key, shown only now: dk_" in up.stdout
+    assert f"export DENIZEN_DATA={data}" in up.stdout
     assert denizen("status", "--data", data).returncode == 0
     down = denizen("down", "--data", data)
     assert (down.returncode, "stopped" in down.stdout) == (0, True)

@@ -5,12 +5,14 @@ import os
 import sys
 import time
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import msgspec
 from rich.console import Console
 from rich.markup import escape
 
+from denizen.deployment.layout import usual_data_directory
 from denizen.deployment.supervisor import Ready
 
 
@@ -125,6 +127,8 @@ def banner(ready: Ready, *, detached: bool) -> str:
         lines += ["", f"Admin key, shown only now: [bold]{escape(ready.admin_key)}[/]"]
     if ready.url:
         lines += ["", "Try it:"]
+        if Path(ready.data) != usual_data_directory():
+            lines += [f"  export DENIZEN_DATA={escape(quote(ready.data))}"]
         lines += [f"  export DENIZEN_URL={ready.url} DENIZEN_KEY={escape(ready.admin_key or '<your key>')}"]
         lines += [escape(line) for line in FIRST_COMMANDS]
     lines += ["", "Stop it: denizen down" if detached else "Stop it: Ctrl-C"]

@@ -355,8 +355,11 @@ class Deployment:
 
 def default_data_directory() -> Path:
     """Return where the data are if nobody says: `$DENIZEN_DATA`, /var/lib/denizen for root, else the user's own."""
-    if os.environ.get("DENIZEN_DATA"):
-        return Path(os.environ["DENIZEN_DATA"])
+    return Path(os.environ.get("DENIZEN_DATA") or usual_data_directory())
+
+
+def usual_data_directory() -> Path:
+    """Where every terminal looks, whatever its variables: /var/lib/denizen for root, else the user's own."""
     if os.geteuid() == 0:
         return Path("/var/lib/denizen")
     home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
