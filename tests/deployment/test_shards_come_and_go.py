@@ -98,7 +98,7 @@ def test_the_read_side_follows_a_bucket_to_a_shard_that_it_did_not_know(running:
             return user["id"] in json.dumps(api.ask("GET", "/v1/users?name=followed%20everywhere"))
         return False
 
-    wait_for(found, 60)
+    wait_for(found, 30)
     log = (running.data / "logs" / "relay.log").read_text()
     assert any(f'"{name}"' in line for line in log.splitlines() if "relays_started" in line)
 
