@@ -1,6 +1,8 @@
-"""Fixtures that every part's tests share: one PostgreSQL server per test process, a database per test."""
+"""Fixtures that all tests share: one PostgreSQL server per test process, a database per test; bad listeners."""
 
+import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -36,3 +38,26 @@ def empty_database(postgres_server: ThrowawayServer) -> Iterator[Database]:
     fresh = postgres_server.create_database(template="template0")
     yield fresh
     postgres_server.drop_database(fresh)
+
+
+@pytest.fixture
+def deaf() -> Iterator[str]:
+    """The URL of a server whose system takes no further connections: who comes waits for one."""
+    with ExitStack() as stack:
+        server = stack.enter_context(socket.socket())
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        for _ in range(4):  # more than it queues
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(server.getsockname())
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The URL of a server that takes connections and answers nothing."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"

@@ -1,9 +1,7 @@
 """One HTTP server per test process, and a proxy before it that can lose replies."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
 
 import pytest
 from faulty_proxy import FaultyProxy
@@ -28,29 +26,6 @@ def server(postgres_server: ThrowawayServer) -> Iterator[RunningServer]:
 async def client(server: RunningServer) -> AsyncIterator[Client]:
     async with Client(server.url, server.admin_key, retries=QUICK) as opened:
         yield opened
-
-
-@pytest.fixture
-def deaf() -> Iterator[str]:
-    """The URL of a server whose system takes no further connections: who comes waits for one."""
-    with ExitStack() as stack:
-        server = stack.enter_context(socket.socket())
-        server.bind(("127.0.0.1", 0))
-        server.listen(0)
-        for _ in range(4):  # more than it queues
-            waiting = stack.enter_context(socket.socket())
-            waiting.setblocking(False)
-            waiting.connect_ex(server.getsockname())
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
-
-
-@pytest.fixture
-def silent() -> Iterator[str]:
-    """The URL of a server that takes connections and answers nothing."""
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        server.listen()
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
 @pytest.fixture

@@ -191,7 +191,7 @@ class TestErrors:
                 await client.create_key("k", ["users:read"])
 
     async def test_a_write_that_was_sent_and_not_answered_may_have_happened(self, silent: str) -> None:
-        async with Client(silent, "key", retries=NO_RETRIES, timeout_s=1.0) as client:
+        async with Client(silent, "key", retries=NO_RETRIES, timeout_s=2.0) as client:
             with pytest.raises(public.OutcomeUnknown, match="did not answer in time") as unknown:
                 await client.create_user(email=some_email())
         assert unknown.value.facts["idempotency_key"]
