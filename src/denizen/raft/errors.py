@@ -87,15 +87,24 @@ class DiskFailed(RaftError):
 class LogDamaged(RaftError):
     """Something that was durable is gone or changed, so this node could break a promise it made (a vote, an entry).
 
-    It refuses to start. Restore the file from a copy, or remove the member and add it again under a new id with an
-    empty directory; the cluster sends it everything.
+    It refuses to start. Remove the member and add a new one under a new id with an empty directory; the cluster sends
+    it everything. Only a copy of the whole directory that was made after the node had stopped for the last time may
+    be put back: an older one has forgotten votes and entries too.
     """
 
     code = "log_damaged"
+    remedy = (
+        "Do not put back an older copy: it lacks votes and entries that this node answered for, and what was "
+        "acknowledged could be lost. Instead remove this member from the cluster, empty its directory and add it under "
+        "a new id; only a copy of the whole directory, made after the node had stopped for the last time, would do."
+    )
 
 
 class WrongDirectory(RaftError):
-    """The directory belongs to another node, another cluster or a running process. Use the node's own directory."""
+    """The directory belongs to another node, another cluster or a running process, or holds a file of somebody else.
+
+    Use the node's own directory, and keep nothing else in it.
+    """
 
     code = "wrong_directory"
 

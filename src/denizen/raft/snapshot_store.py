@@ -7,6 +7,7 @@ digest, so that a transfer goes on where it stopped, even after a restart.
 All methods block; the node calls them from its disk thread.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -15,7 +16,7 @@ import msgspec
 from xxhash import xxh3_64
 
 from denizen.raft import limits
-from denizen.raft.errors import LogDamaged
+from denizen.raft.errors import LogDamaged, WrongDirectory
 from denizen.raft.types import Snapshot
 from denizen.raft.wal.files import Disk
 
@@ -23,6 +24,7 @@ MAGIC = b"DZNSNAP\x01"
 _LENGTH_BYTES = 4
 _DIGEST_BYTES = 8
 _HEAD_BYTES = len(MAGIC) + _LENGTH_BYTES
+_NAME = re.compile(r"[0-9]{20}-[0-9]{20}\.snap")
 
 
 class SnapshotStore:
@@ -36,20 +38,25 @@ class SnapshotStore:
     def open(self) -> tuple[Snapshot, bytes] | None:
         """The newest whole snapshot and its data, None if there never was one; rests of broken saves are removed.
 
-        Raises `LogDamaged` when snapshots exist and none is whole.
+        Raises `LogDamaged` when snapshots exist and none is whole, `WrongDirectory` for a file with a foreign name.
         """
         self._directory.mkdir(parents=True, exist_ok=True)
         for rest in self._directory.glob("*.tmp"):
             self._disk.remove(rest)
         files = self._files()
+        for path in files:
+            if not _NAME.fullmatch(path.name):
+                raise WrongDirectory(
+                    f"{path} has no name that a snapshot is given: move it out of this directory, which is the node's "
+                    "alone, then start the node again"
+                )
         for path in reversed(files):
             found = self._read(path)
             if found is not None:
                 return found
         if files:
             raise LogDamaged(
-                f"no snapshot in {self._directory} is whole. Restore one from a copy, or remove this member from the "
-                "cluster, empty its directory and add it under a new id.",
+                f"no snapshot in {self._directory} is whole. {LogDamaged.remedy}",
                 path=str(self._directory),
             )
         return None

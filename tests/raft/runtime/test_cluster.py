@@ -362,6 +362,19 @@ async def test_lease_reads_answer_without_a_round(tmp_path):
         assert cluster.machines[leader.id].commands == [b"x"]
 
 
+async def test_each_leader_is_counted_once(tmp_path):
+    async with Cluster(tmp_path, 3, PATIENT) as cluster:
+        old = await cluster.leader()
+        before = {id: node.status() for id, node in cluster.nodes.items()}
+        await old.transfer_leadership()
+        await eventually(lambda: all(node.leader not in {None, old.id} for node in cluster.nodes.values()))
+        for id, node in cluster.nodes.items():
+            now = node.status()
+            assert 1 <= before[id].metrics["leadership_changes"] <= before[id].term
+            rise = now.metrics["leadership_changes"] - before[id].metrics["leadership_changes"]
+            assert 1 <= rise <= now.term - before[id].term
+
+
 async def test_a_directory_belongs_to_one_node_and_one_process(tmp_path):
     addresses = {1: f"127.0.0.1:{free_ports(1)[0]}"}
     async with Node(1, tmp_path, addresses, Recorder(), SETTINGS) as node:

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 from raft_faults import Crash, FaultyDisk, PowerLossDisk, flip
 
-from denizen.raft.errors import LogDamaged
+from denizen.raft.errors import LogDamaged, WrongDirectory
 from denizen.raft.snapshot_store import SnapshotStore
 from denizen.raft.types import Configuration, Snapshot
 
@@ -58,8 +58,19 @@ def test_a_damaged_newest_snapshot_is_passed_over_and_no_whole_one_is_an_error(t
     assert found is not None
     assert found[1] == b"older"
     flip(older, 20)
-    with pytest.raises(LogDamaged, match="no snapshot"):
+    with pytest.raises(LogDamaged, match=r"no snapshot.*Do not put back an older copy"):
         SnapshotStore(tmp_path).open()
+
+
+def test_a_file_with_a_foreign_name_never_passes_for_the_newest_snapshot(tmp_path):
+    opened = store(tmp_path)
+    opened.save(snapshot(10), b"older")
+    stray = tmp_path / "backup.snap"
+    stray.write_bytes(next(tmp_path.glob("*.snap")).read_bytes())
+    with pytest.raises(WrongDirectory, match=r"backup\.snap has no name that a snapshot is given: move it out"):
+        SnapshotStore(tmp_path).open()
+    stray.unlink()
+    assert SnapshotStore(tmp_path).open() is not None
 
 
 def test_a_kill_at_any_step_of_saving_leaves_the_old_or_the_new_one(tmp_path_factory):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from raft_faults import Crash, FaultyDisk, PowerLossDisk, flip
 
-from denizen.raft.errors import DiskFailed, LogDamaged
+from denizen.raft.errors import DiskFailed, LogDamaged, WrongDirectory
 from denizen.raft.types import Entry, EntryKind, HardState
 from denizen.raft.wal import Base, DurableLog, Recovered
 from denizen.raft.wal.record import RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES
@@ -184,6 +184,32 @@ def test_a_log_whose_files_are_all_gone_is_damage(tmp_path):
         path.unlink()
     with pytest.raises(LogDamaged, match="missing"):
         reopen(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["0000000000000001 (copy).wal", "1.wal", "0000000000000001_0.wal", "old.wal"])
+def test_a_file_with_a_foreign_name_is_named_with_what_to_do(tmp_path, name):
+    begin(tmp_path).close()
+    stray = tmp_path / name
+    stray.write_bytes(segments(tmp_path)[0].read_bytes())
+    with pytest.raises(WrongDirectory) as told:
+        reopen(tmp_path)
+    assert str(told.value).startswith(f"{stray} has no name that the log gives")
+    assert "move it out" in str(told.value)
+    stray.unlink()
+    reopen(tmp_path)
+
+
+def test_damage_is_not_told_to_be_cured_by_an_old_copy(tmp_path):
+    log = begin(tmp_path)
+    log.save(HardState(1, 1), [entry(1)])
+    log.close()
+    flip(segments(tmp_path)[0], FIRST + 3)
+    with pytest.raises(LogDamaged) as told:
+        reopen(tmp_path)
+    said = str(told.value)
+    assert "Do not put back an older copy" in said
+    assert "remove this member from the cluster, empty its directory and add it under a new id" in said
+    assert "made after the node had stopped for the last time" in said
 
 
 def test_a_segment_of_another_place_is_refused(tmp_path):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from denizen.raft import limits
-from denizen.raft.effects import Effects, ReadChunk, WriteChunk
+from denizen.raft.effects import Effects, Leadership, ReadChunk, WriteChunk
 from denizen.raft.errors import ChangeRefused, LogDamaged, Overloaded, Stopped
 from denizen.raft.events import Change, ChunkRead, ChunkWritten, Event, Persisted, SnapshotMade, Transfer, Unreachable
 from denizen.raft.messages import MalformedMessage, Message, decode_packet, encode_packet
@@ -25,7 +25,7 @@ from denizen.raft.runtime.pending import Pending, Waiter
 from denizen.raft.runtime.startup import Started
 from denizen.raft.settings import Settings
 from denizen.raft.transport import Transport
-from denizen.raft.types import Entry, EntryKind, Index, Millis, NodeId, Role, Snapshot
+from denizen.raft.types import NO_NODE, Entry, EntryKind, Index, Millis, NodeId, Role, Snapshot
 
 PACKET = b"\x01"
 _EXPIRY_S = 0.2
@@ -52,6 +52,7 @@ class Driver:
         self.forwarding = Forwarding(self._send_frame, settings.proposals_waiting_max, settings.propose_s)
         self.applied = int(started.core.applied)
         """The last index that the state machine has applied; `core.applied` may be ahead by what is queued."""
+        self._led_term = 0
         self.is_member = self.core.id in self.core.configuration.members
         """As of the newest configuration in the log."""
         self.snapshot_index = started.snapshot_index
@@ -196,7 +197,7 @@ class Driver:
             self.metrics.writes += 1
             self._writer.write(effects.write)
         if effects.leadership is not None:
-            self.metrics.leadership_changes += 1
+            self._heard_of(effects.leadership)
             self._new_chance()
         for accepted in effects.accepted:
             self.pending.accepted(accepted)
@@ -216,6 +217,12 @@ class Driver:
             self._new_chance()
         self._snapshot_work(effects)
         self.forwarding.flush()
+
+    def _heard_of(self, told: Leadership) -> None:
+        """Count a leader once: a term has one at most."""
+        if told.leader != NO_NODE and told.term != self._led_term:
+            self._led_term = told.term
+            self.metrics.leadership_changes += 1
 
     def _send(self, messages: Iterable[Message]) -> None:
         by_peer: dict[int, list[Message]] = {}

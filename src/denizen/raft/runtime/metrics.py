@@ -25,6 +25,7 @@ class Metrics:
     log_syncs: int = 0
     log_bytes: int = 0
     leadership_changes: int = 0
+    """Leaders that this node has learned of, each once a term."""
     snapshots_made: int = 0
     snapshots_restored: int = 0
     outcomes_unknown: int = 0

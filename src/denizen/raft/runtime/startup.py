@@ -34,7 +34,7 @@ class Started:
 def start_core(  # noqa: PLR0917 - called once
     id: int, home: Home, disk: Disk, settings: Settings, founders: list[int], rng: Random
 ) -> Started:
-    """Raises `LogDamaged` when something durable is missing, `DiskFailed` when the disk does not work."""
+    """Raises `LogDamaged` (something durable is missing), `WrongDirectory` (a foreign file) or `DiskFailed`."""
     log = DurableLog(home.log, segment_bytes=settings.segment_bytes, disk=disk)
     store = SnapshotStore(home.snapshots, disk)
     try:
@@ -112,7 +112,4 @@ def _core_settings(id: int, settings: Settings) -> CoreSettings:
 
 
 def _gap(what: str) -> LogDamaged:
-    return LogDamaged(
-        f"{what}. This node lost something durable. Restore its directory from a copy, or remove this member, empty "
-        "its directory and add it under a new id."
-    )
+    return LogDamaged(f"{what}. This node lost something durable. {LogDamaged.remedy}")

@@ -55,7 +55,7 @@ class DurableLog:
     def open(self, *, new: bool = False) -> Recovered:
         """Read the log back, drop a torn tail, and make what was read durable; begin it if it is `new`.
 
-        Raises `LogDamaged`, `DiskFailed`.
+        Raises `LogDamaged`, `WrongDirectory`, `DiskFailed`.
         """
         self._directory.mkdir(parents=True, exist_ok=True)
         mark_file = self._mark = MarkFile(self._directory / "durable.mark", self._disk)

@@ -9,7 +9,7 @@ after a later sync, or a following segment (one is begun only when the one befor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from denizen.raft.errors import LogDamaged
+from denizen.raft.errors import LogDamaged, WrongDirectory
 from denizen.raft.types import Entry, EntryKind, HardState, Index, NodeId, Term
 from denizen.raft.wal.files import Disk
 from denizen.raft.wal.mark import Mark
@@ -87,8 +87,7 @@ def damaged(path: Path, offset: int, what: str) -> LogDamaged:
     """The error for damage at a place, saying what to do."""
     return LogDamaged(
         f"{path} at byte {offset}: {what}. This node may have voted or acknowledged on what is lost, so it must not "
-        "take part again as it is. Restore the file from a copy, or remove this member from the cluster, empty its "
-        "directory and add it under a new id.",
+        f"take part again as it is. {LogDamaged.remedy}",
         path=str(path),
         offset=offset,
     )
@@ -100,9 +99,12 @@ def segment_path(directory: Path, sequence: int) -> Path:
 
 
 def recover(directory: Path, disk: Disk, mark: Mark) -> tuple[Recovered, list[Segment]]:
-    """Read every segment in order. Raises `LogDamaged` where something durable is missing or changed."""
+    """Read every segment in order.
+
+    Raises `LogDamaged` where something durable is missing or changed, `WrongDirectory` for a file with a foreign name.
+    """
     recovered = Recovered()
-    segments = [Segment(int(path.stem), path) for path in sorted(directory.glob("*.wal"))]
+    segments = [_segment(path) for path in sorted(directory.glob("*.wal"))]
     if not segments and mark.sequence:
         raise damaged(segment_path(directory, mark.sequence), 0, "the log's segments are missing")
     for at, segment in enumerate(segments):
@@ -120,6 +122,16 @@ def recover(directory: Path, disk: Disk, mark: Mark) -> tuple[Recovered, list[Se
         if at == len(segments) - 1:
             recovered.dropped_bytes = _judge_tail(segment, data, mark)
     return recovered, segments
+
+
+def _segment(path: Path) -> Segment:
+    sequence = int(path.stem) if path.stem.isdecimal() else 0
+    if path != segment_path(path.parent, sequence):
+        raise WrongDirectory(
+            f"{path} has no name that the log gives (16 digits): move it out of this directory, which is the node's "
+            "alone, or give a segment that was renamed its name back; then start the node again"
+        )
+    return Segment(sequence, path)
 
 
 def _judge_tail(segment: Segment, data: bytes, mark: Mark) -> int:
