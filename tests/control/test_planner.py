@@ -143,6 +143,14 @@ def test_no_plan_while_a_shard_is_degraded_or_joining_or_a_rebalance_runs():
         plan_rebalance(ControlState(), {}, BalanceBy.USERS)
 
 
+def test_buckets_moved_by_hand_leave_and_reach_no_shard_that_does_not_answer():
+    state, by_hand = a_state(3, 0, 0), [(Bucket(0), "s2")]
+    for involved in ("s1", "s2"):
+        with pytest.raises(Refused, match=f"shard {involved} is degraded: it does not answer"):
+            plan_moves(state, {}, by_hand, {involved: "it does not answer"})
+    assert plan_moves(state, {}, by_hand, {"s3": "it does not answer"}).moves
+
+
 def test_buckets_moved_by_hand_are_checked():
     state = a_state(2, 0, 0)
     plan = plan_moves(state, {}, [(Bucket(0), "s2"), (Bucket(4095), "s2")])

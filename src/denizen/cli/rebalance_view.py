@@ -30,6 +30,7 @@ from denizen.limits import view_line_s, view_refresh_s
 from denizen.operators.desk import Desk, now_ms
 from denizen.operators.views import status_document
 from denizen.sharding.bucket_map import counts
+from denizen.sharding.ranges import write_buckets
 
 MOVES_SHOWN: Final = 12
 COMMITTED: Final = ("committed", "cleaning", "done")
@@ -149,6 +150,8 @@ class _Lines:
         if document.rebalance is not None and (now - self._last > view_line_s or _is_over(document)):
             self._last = now
             print(f"rebalance: {headline(document.rebalance)}; {holds_text(document.rebalance)}", file=sys.stderr)
+            for trouble in _troubles(progress):
+                print(f"rebalance: {trouble}", file=sys.stderr)
 
     def lost(self, why: str) -> None:
         now = time.monotonic()
@@ -190,6 +193,7 @@ def picture(
         parts.append(_owners(state))
     if moving:
         parts.append(_moves(moving, progress))
+    parts += [Text(trouble, style="yellow") for trouble in _troubles(progress)]
     kept = len(document.moving) - len(moving)
     if kept:
         parts.append(Text(f"{kept:,} sources keep their copy for the grace, or remove it", style="dim"))
@@ -250,6 +254,15 @@ def _moves(moving: Sequence[MoveDocument], progress: Sequence[MoveProgress]) -> 
         stage = Text(move.stage, style=STAGE_COLOURS.get(move.stage, ""))
         table.add_row(str(move.bucket), move.source, move.target, stage, since, rows, rate, str(move.holds))
     return table
+
+
+def _troubles(progress: Sequence[MoveProgress]) -> list[str]:
+    """Why moves wait, each reason once: their steps are tried again."""
+    waiting: dict[str, list[int]] = {}
+    for move in progress:
+        if move.trouble is not None:
+            waiting.setdefault(f"{move.source} → {move.target}: {move.trouble}", []).append(move.bucket)
+    return [f"{why}; tried again for bucket {write_buckets(buckets)}" for why, buckets in waiting.items()]
 
 
 def show_status(document: RebalanceStatusDocument, progress: Sequence[MoveProgress]) -> None:

@@ -62,6 +62,11 @@ class Plan(Struct, frozen=True):
     before: Balance
     after: Balance
 
+    @property
+    def shards(self) -> list[ShardId]:
+        """The shards that give or take a bucket, in order."""
+        return sorted({shard for move in self.moves for shard in (move.source, move.target)})
+
 
 class PlanSummary(Struct, frozen=True):
     """A plan without its list of moves: what stays in the state while it is carried out."""

@@ -8,7 +8,7 @@ grow; for the last few, the bucket that fits best is taken.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 from uuid import UUID
@@ -31,7 +31,8 @@ def plan_rebalance(
     state: ControlState, measures: Measured, by: BalanceBy, degraded: Mapping[ShardId, str] | None = None
 ) -> Plan:
     """The moves that make the shards even. No moves if they are. `Refused` while it cannot be judged or done."""
-    bucket_map = _ready(state, degraded or {})
+    bucket_map = _ready(state)
+    refuse_degraded(state.shards, degraded or {})
     placing = _Placing(bucket_map, weights(state), loads(measures, by))
     placing.empty_shards()
     if placing.is_uneven():
@@ -39,9 +40,16 @@ def plan_rebalance(
     return _plan(state, bucket_map, measures, by, placing.moves)
 
 
-def plan_moves(state: ControlState, measures: Measured, wishes: Sequence[tuple[Bucket, ShardId]]) -> Plan:
-    """A plan of just these moves, as an operator wishes. `Refused` if one of them cannot be."""
-    bucket_map = _ready(state, {})
+def plan_moves(
+    state: ControlState,
+    measures: Measured,
+    wishes: Sequence[tuple[Bucket, ShardId]],
+    degraded: Mapping[ShardId, str] | None = None,
+) -> Plan:
+    """A plan of just these moves, as an operator wishes. `Refused` if one of them cannot be. Degraded shards that give
+    and take nothing do not matter.
+    """
+    bucket_map = _ready(state)
     wanted = dict(wishes)
     if len(wanted) != len(wishes):
         raise Refused("a bucket is named twice", reason="bad_plan")
@@ -52,18 +60,25 @@ def plan_moves(state: ControlState, measures: Measured, wishes: Sequence[tuple[B
         if not 0 <= bucket < BUCKETS:
             raise Refused(f"there is no bucket {bucket}; they are 0 to {BUCKETS - 1}", reason="no_such_bucket")
     moves = [(bucket, target) for bucket, target in wanted.items() if bucket_map.shard_of(bucket) != target]
-    return _plan(state, bucket_map, measures, BalanceBy.USERS, moves)
+    plan = _plan(state, bucket_map, measures, BalanceBy.USERS, moves)
+    refuse_degraded(plan.shards, degraded or {})
+    return plan
 
 
-def _ready(state: ControlState, degraded: Mapping[ShardId, str]) -> BucketMap:
+def refuse_degraded(shards: Iterable[ShardId], degraded: Mapping[ShardId, str]) -> None:
+    """`Refused` if one of these shards is degraded: a move from or to it would only wait."""
+    for shard in shards:
+        if shard in degraded:
+            raise Refused(f"shard {shard} is degraded: {degraded[shard]}", reason="shard_degraded")
+
+
+def _ready(state: ControlState) -> BucketMap:
     """The map, unless this is no time for a plan."""
     if state.map is None:
         raise Refused("the deployment is not founded yet: start it with `denizen up`", reason="not_founded")
     for shard in state.shards.values():
         if shard.status is ShardStatus.JOINING:
             raise Refused(f"shard {shard.id} is still joining: wait, or remove it", reason="shard_joining")
-        if shard.id in degraded and shard.status is not ShardStatus.REMOVED:
-            raise Refused(f"shard {shard.id} is degraded: {degraded[shard.id]}", reason="shard_degraded")
     under_way = state.rebalance is not None and state.rebalance.status in (
         RebalanceStatus.RUNNING,
         RebalanceStatus.PAUSED,

@@ -40,7 +40,7 @@ from denizen.control.commands import (
     StartRebalance,
 )
 from denizen.control.plan import BalanceBy, Plan
-from denizen.control.planner import plan_moves, plan_rebalance
+from denizen.control.planner import plan_moves, plan_rebalance, refuse_degraded
 from denizen.control.state import COMMITTED, ControlState, Rebalance
 from denizen.deployment.config import hide_password, place_of_dsn
 from denizen.errors import Invalid, Refused, ShardNotFound, Unavailable
@@ -149,11 +149,14 @@ class Desk:
             raise ShardNotFound(f"there is no shard {to}")
         measured = await self._measures.measure(state)
         wishes = [(Bucket(bucket), ShardId(to)) for bucket in buckets]
-        return plan_document(plan_moves(state, measured.buckets, wishes))
+        return plan_document(plan_moves(state, measured.buckets, wishes, measured.degraded))
 
     async def run(self, document: PlanDocument) -> RebalanceDocument:
-        """Carry out a plan, exactly as it is printed."""
+        """Carry out a plan, exactly as it is printed. `Refused` if a shard that gives or takes does not answer now."""
         plan = plan_of(document)
+        state = await self.control.state(linearizable=True)
+        if state.rebalance is None or state.rebalance.id != plan.id:  # else it runs already
+            refuse_degraded(plan.shards, await self._measures.silent(state, plan.shards))
         await self.control.propose(StartRebalance(plan=plan, at_ms=now_ms()))
         return await self._rebalance()
 

@@ -1,8 +1,8 @@
 """What every bucket weighs, asked of the shards side by side: the planner's figures."""
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 import asyncpg
 
@@ -11,6 +11,8 @@ from denizen.control.ports import BucketMeasures, Measured
 from denizen.control.state import ControlState, ShardStatus
 from denizen.moving.measures import Scales
 from denizen.sharding.ids import Bucket, ShardId
+
+T = TypeVar("T")
 
 _HOLDING = frozenset({ShardStatus.ACTIVE, ShardStatus.DRAINING})
 
@@ -52,7 +54,25 @@ class ShardMeasures:
         self._looked = True
         return Measured(buckets, degraded)
 
+    async def silent(self, state: ControlState, shards: Iterable[ShardId]) -> Mapping[ShardId, str]:
+        """Which of these shards do not answer, and why; they need only take a connection. Shards that hold nothing for
+        good are not asked.
+        """
+        places = self._places()
+        asked = [shard for shard in shards if shard in state.shards and state.shards[shard].status in _HOLDING]
+        found = await asyncio.gather(*(self._ask(places.get(shard), _nothing) for shard in asked))
+        return {shard: answer for shard, answer in zip(asked, found, strict=True) if answer is not None}
+
     async def _weigh(self, shard: ShardId, place: Mapping[str, Any] | None) -> dict[Bucket, BucketMeasures] | str:
+        weights = await self._ask(place, lambda connection: self._scales.weigh(shard, connection))
+        if isinstance(weights, str):
+            return weights
+        return {bucket: BucketMeasures(each.users, each.bytes, each.requests) for bucket, each in weights.items()}
+
+    async def _ask(
+        self, place: Mapping[str, Any] | None, what: Callable[[asyncpg.Connection], Awaitable[T]]
+    ) -> T | str:
+        """The answer of the server there, or why there is none."""
         if place is None:
             return "this process does not know where it is"
         try:
@@ -60,7 +80,7 @@ class ShardMeasures:
                 connection = await asyncpg.connect(**place)
             try:
                 async with asyncio.timeout(limits.measure_s):
-                    weights = await self._scales.weigh(shard, connection)
+                    answer = await what(connection)
                 await connection.close(timeout=limits.measure_connect_s)
             finally:
                 connection.terminate()  # nothing more is waited for
@@ -68,4 +88,8 @@ class ShardMeasures:
             return "it does not answer in time"
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             return f"it does not answer: {error or type(error).__name__}"
-        return {bucket: BucketMeasures(each.users, each.bytes, each.requests) for bucket, each in weights.items()}
+        return answer
+
+
+async def _nothing(_: asyncpg.Connection) -> None:
+    """That it took the connection is enough."""
