@@ -193,6 +193,7 @@ projector_pause_s = 0.01  # from one batch to the next: what comes meanwhile goe
 projector_pause_s_max = 0.05
 projector_wait_s = 0.2  # for events, before other duties are looked at
 projector_control_s = 0.5  # between two looks at pauses, wishes and new versions
+projector_lag_window_s = 60.0  # how late events became visible, and how many are missing, is told of no earlier time
 projector_takeover_s = 0.5  # between two looks whether the projector in charge is gone
 projector_retry_s = 1.0  # after the read database or all shards were lost
 projector_stream_events_max = 100_000  # of a parked stream, read for a retry

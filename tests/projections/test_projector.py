@@ -3,17 +3,21 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 import pytest
+from prometheus_client import REGISTRY
 
 from denizen.bus.batches import Batch, Feed
+from denizen.bus.shards import Shards
 from denizen.events.codec import UnknownEvent
 from denizen.projections import registry
 from denizen.projections.catalogue import by_name
+from denizen.projections.control import Control
 from denizen.projections.database import connect_writer
 from denizen.projections.directory.model import DIRECTORY
+from denizen.projections.metrics import Lag
 from denizen.projections.projector import Projector
 from denizen.projections.registry import Version
 from denizen.sharding.ids import Bucket
@@ -104,6 +108,50 @@ async def test_a_paused_projection_stands_still_while_others_go_on_and_catches_u
         await registry.resume(connection, "plans", 1)
         await until(connection, "select count(*) from denizen_read.plans", 4)
         assert (await version_of(connection, "plans")).reason is None
+
+
+async def test_how_far_behind_a_projection_is_is_told_only_while_it_is_known(
+    read_database: Database, connection: asyncpg.Connection
+) -> None:
+    history = History()
+    sign_ups(history, 2)
+    async with projecting(read_database, history):
+        await until(connection, "select count(*) from denizen_read.progress where lag_events = 0", 2)
+    control = Control(read_database.connect_args, cast(Shards, None))
+    told = {version.projection: version for version in (await control.overview())[0]}
+    assert [(each.lag_events, each.lag_ms_p99 is None) for each in told.values()] == [(0, False), (0, False)]
+    assert await registry.pause(connection, "plans", 1, "an operator says so")
+    await connection.execute("update denizen_read.progress set at = at - interval '2 min' where projection <> 'plans'")
+    told = {version.projection: version for version in (await control.overview())[0]}
+    assert [(each.lag_events, each.lag_ms_p50, each.lag_ms_p99) for each in told.values()] == [(None, None, None)] * 2
+    assert told["directory"].as_of is not None
+
+
+def test_lateness_is_that_of_the_last_minute() -> None:
+    history, now = History(), [1_000.0]
+    sign_ups(history, 2)
+    lag = Lag("plans", clock=lambda: now[0])
+    assert lag.percentiles() == (None, None)
+    lag.applied(history.events, 2)
+    assert None not in lag.percentiles()
+    now[0] += 61
+    assert lag.percentiles() == (None, None)
+    lag.applied(history.events[1:], 1)
+    assert None not in lag.percentiles()
+
+
+def test_a_projection_that_stands_still_has_no_measure_of_what_is_missing() -> None:
+    def measured() -> float | None:
+        return REGISTRY.get_sample_value("denizen_projection_behind", {"projection": "still"})
+
+    lag, other = Lag("still"), Lag("still")
+    lag.behind(5)
+    assert measured() == 5
+    lag.close()
+    assert measured() is None
+    other.behind(3)  # another version of it
+    assert measured() == 3
+    other.close()
 
 
 async def test_an_unknown_event_pauses_with_that_reason_and_a_newer_program_goes_on(

@@ -43,7 +43,9 @@ class ChangePage(ChangeBatch):
 
 
 class VersionDocument(Struct):
-    """A version of a read model. `live`: the one that readers see. `reason`: why it is paused."""
+    """A version of a read model. `live`: the one that readers see. `reason`: why it is paused. `lag_events`: null while
+    nobody applies events to it. `lag_ms_p50`, `lag_ms_p99`: how late the events of the last minute became visible.
+    """
 
     projection: str
     version: int

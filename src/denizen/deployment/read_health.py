@@ -9,16 +9,12 @@ from msgspec import Struct
 from denizen import limits
 from denizen.deployment.config import hide_password
 from denizen.deployment.layout import READ_SERVER, Deployment
-from denizen.projections.control import VersionState
+from denizen.projections.control import VersionState, version_states
 
 _FIGURES: Final = """
     select current_setting('server_version') as version, pg_database_size(current_database()) as bytes,
            (select count(*) - 1 from pg_stat_activity where datname = current_database()) as sessions,
            (select count(*) from denizen_read.parked) as parked
-"""
-_VERSIONS: Final = """
-    select v.projection, v.version, v.state, v.live, v.reason, p.lag_events, p.as_of, p.lag_ms_p50, p.lag_ms_p99
-    from denizen_read.projections v left join denizen_read.progress p using (projection, version) order by 1, 2
 """
 
 
@@ -69,7 +65,7 @@ async def ask_read(deployment: Deployment) -> ReadHealth:
             connection = await asyncpg.connect(**deployment.read_connect_args)
             try:
                 facts |= dict(await connection.fetchrow(_FIGURES))
-                versions = tuple(VersionState(*row) for row in await connection.fetch(_VERSIONS))
+                versions = tuple(await version_states(connection))
             finally:
                 await connection.close()
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:

@@ -33,8 +33,14 @@ from denizen.sharding.ids import bucket_of
 
 _RUNNING_LOCK: Final = 0x64656E72  # "denr", with the hash of the projection's name
 _VERSIONS: Final = """
-    select v.projection, v.version, v.state, v.live, v.reason, p.lag_events, p.as_of, p.lag_ms_p50, p.lag_ms_p99
-    from denizen_read.projections v left join denizen_read.progress p using (projection, version) order by 1, 2
+    select v.projection, v.version, v.state, v.live, v.reason,
+           told.lag_events, p.as_of, told.lag_ms_p50, told.lag_ms_p99
+    from denizen_read.projections v
+    left join denizen_read.progress p using (projection, version)
+    left join denizen_read.progress told
+        on told.projection = v.projection and told.version = v.version and v.state = 'running'
+        and told.at > clock_timestamp() - make_interval(secs => $1)
+    order by 1, 2
 """
 _LOCKED: Final = """
     select count(*) > 0 from pg_locks
@@ -44,7 +50,11 @@ _LOCKED: Final = """
 
 
 class VersionState(Struct, frozen=True):
-    """A version of a projection: what it does, and how fresh it is."""
+    """A version of a projection: what it does, and how fresh it is.
+
+    How many events it lacks and how late they became visible is of now, or None: nobody applies events to it, or (for
+    the latter) none came lately.
+    """
 
     projection: str
     version: int
@@ -84,7 +94,7 @@ class Control:
     async def overview(self) -> tuple[list[VersionState], list[registry.Parked]]:
         """Every version, and every parked stream."""
         async with self._read() as connection:
-            return await _versions(connection), await registry.parked(connection)
+            return await version_states(connection), await registry.parked(connection)
 
     async def set_paused(self, name: str, *, paused: bool) -> bool:
         """Pause or resume every version of a projection; whether there was one to change.
@@ -147,7 +157,7 @@ class Control:
             names = {each.projection for each in replays if each.state not in ("done", "paused", "failed")}
             alive = {name: await connection.fetchval(_LOCKED, _RUNNING_LOCK, name) for name in names}
             shown = [_shown(each, alive=alive.get(each.projection, True)) for each in replays]
-            return shown, await _versions(connection)
+            return shown, await version_states(connection)
 
     async def pause(self, name: str) -> None:
         """Have the workers stop after their parts."""
@@ -250,8 +260,9 @@ def _require_comparable(projection: Projection, live: Version, chosen: Version) 
         )
 
 
-async def _versions(connection: asyncpg.Connection) -> list[VersionState]:
-    return [VersionState(*row) for row in await connection.fetch(_VERSIONS)]
+async def version_states(connection: asyncpg.Connection) -> list[VersionState]:
+    """Every version of every projection, as the read database has it."""
+    return [VersionState(*row) for row in await connection.fetch(_VERSIONS, limits.projector_lag_window_s)]
 
 
 def _shown(replay: Replay, *, alive: bool) -> Replay:

@@ -122,6 +122,7 @@ class Session:
         loop = asyncio.get_running_loop()
         due = 0.0
         async with self._stack:
+            self._stack.callback(self._close_all)
             await self._create_missing()
             self._writer = await connect_writer(self._connect_args)
             self._stack.callback(self._writer.terminate)
@@ -195,7 +196,12 @@ class Session:
         return runner
 
     def _close(self, key: tuple[str, int]) -> None:
-        del self._lags[key], self._runners[key]
+        self._lags.pop(key).close()
+        del self._runners[key]
+
+    def _close_all(self) -> None:
+        for key in list(self._runners):
+            self._close(key)
 
     async def _rewind(self, opened: list[Runner]) -> None:
         """Have the feed give what these runners need; the others pass over what they know."""
