@@ -65,13 +65,14 @@ def serve(
     given: dict[str, Any] = {
         "id": id,
         "data": str(data) if data else None,
-        "peers": dict(text.split("=", 1) for text in peer if "=" in text) if peer else None,
         "http": http,
         "secret_file": str(secret_file) if secret_file else None,
         "join": True if join else None,
     }
     given = {name: value for name, value in given.items() if value is not None}
     try:
+        if peer:
+            given["peers"] = _peers(peer)
         node = load(config, **given) if config else from_mapping(given)
     except BadSettings as error:
         print(f"denizen raft: {error}", file=sys.stderr)
@@ -79,8 +80,20 @@ def serve(
     return run(node, lambda text: print(text, flush=True))
 
 
+def _peers(given: list[str]) -> dict[int, str]:
+    peers: dict[int, str] = {}
+    for text in given:
+        id, _, address = text.partition("=")
+        if not (id.isascii() and id.isdigit() and address):
+            raise BadSettings(f"--peer {text!r} is not id=host:port")
+        if int(id) in peers:
+            raise BadSettings(f"--peer names node {id} twice")
+        peers[int(id)] = address
+    return peers
+
+
 @app.command
-def up(*, nodes: int = 3, data: Directory = None, port: int = 7100, json: Json = False) -> int:
+def up(*, nodes: int | None = None, data: Directory = None, port: int | None = None, json: Json = False) -> int:
     """Start a cluster on this machine, for trying; Ctrl-C stops it, and starting it again goes on with its data.
 
     For example:
@@ -91,13 +104,13 @@ def up(*, nodes: int = 3, data: Directory = None, port: int = 7100, json: Json =
     Parameters
     ----------
     nodes
-        how many nodes a new cluster has (1, 3, 5 or 7 make sense)
+        how many nodes a new cluster has (3 unless told otherwise; 1, 3, 5 or 7 make sense)
     port
-        the first of the ports a new cluster uses, two per node; 0 takes free ones
+        the first of the ports a new cluster uses, two per node (7100 unless told otherwise); 0 takes free ones
     """
     from denizen.raft.kv.up import run_cluster
 
-    if not 1 <= nodes <= 9:
+    if nodes is not None and not 1 <= nodes <= 9:
         print("denizen raft: --nodes must be between 1 and 9", file=sys.stderr)
         return 2
     return run_cluster(data or default_directory(), nodes, port, as_json=json)

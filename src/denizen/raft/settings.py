@@ -2,6 +2,7 @@
 
 import ssl
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from denizen.raft import limits
 from denizen.raft.errors import BadSettings
@@ -16,14 +17,30 @@ class Tls:
 
     @classmethod
     def from_files(cls, certificate: str, key: str, authority: str) -> "Tls":
-        """Contexts from PEM files: this node's certificate and key, and the authority that signed every node's."""
-        server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority)
+        """Contexts from PEM files: this node's certificate and key, and the authority that signed every node's.
+
+        Raises `BadSettings` naming the file that cannot be used.
+        """
+        for name, path in (("certificate", certificate), ("key", key), ("authority", authority)):
+            try:
+                Path(path).read_bytes()
+            except OSError as error:
+                raise BadSettings(f"`tls.{name}` cannot be read: {error}") from None
+        try:
+            server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority)
+            client = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=authority)
+        except ssl.SSLError as error:
+            raise BadSettings(f"`tls.authority`: {authority} holds no PEM certificate ({error})") from None
         server.verify_mode = ssl.CERT_REQUIRED
-        client = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=authority)
         client.check_hostname = False  # nodes are known by the handshake's ids, not by host names
-        for context in (server, client):
-            context.minimum_version = ssl.TLSVersion.TLSv1_3
-            context.load_cert_chain(certificate, key)
+        try:
+            for context in (server, client):
+                context.minimum_version = ssl.TLSVersion.TLSv1_3
+                context.load_cert_chain(certificate, key)
+        except ssl.SSLError as error:
+            raise BadSettings(
+                f"`tls.certificate` and `tls.key`: {certificate} and {key} are no PEM certificate and its key ({error})"
+            ) from None
         return cls(server, client)
 
 

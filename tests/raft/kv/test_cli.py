@@ -1,8 +1,10 @@
 """The command line `denizen raft …`, as real processes against a cluster that `up` started."""
 
+import fcntl
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from denizen.raft.kv.local_cluster import LocalCluster
 
 
 class Shell:
@@ -122,9 +126,122 @@ def test_mistakes_are_one_clear_line(shell: Shell, tmp_path: Path) -> None:
     config = tmp_path / "node.toml"
     config.write_text('id = 1\ndata = "x"\nsecret = "short"\n[peers]\n1 = "127.0.0.1:1"\n')
     bad = shell.run("serve", "--config", str(config))
-    assert bad.returncode in {1, 2}
+    assert bad.returncode == 2
     assert "secret" in bad.stderr
     assert "Traceback" not in bad.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--data", "{}/file"], "file cannot hold a cluster"),
+        (["--data", "{}/file/below"], "below cannot hold a cluster"),
+        (["--data", "{}/new", "--port", "99999"], "6 ports are needed, 99999 to 100004"),
+        (["--data", "{}/new", "--port", "65531"], "6 ports are needed, 65531 to 65536"),
+        (["--data", "{}/new", "--port", "-1"], "ports are from 1 to 65535"),
+        (["--data", "{}/new", "--nodes", "1", "--port", "{port}"], "is taken"),
+        (["--data", "{}/two", "--nodes", "3"], "has 2 nodes, not 3: leave --nodes out"),
+        (["--data", "{}/two", "--port", "7999"], "leave --port out"),
+        (["--data", "{}/held"], "node 2 of the cluster in"),
+    ],
+)
+def test_up_refuses_at_once_what_cannot_be_and_writes_nothing(
+    shell: Shell, tmp_path: Path, words: list[str], told: str
+) -> None:
+    (tmp_path / "file").touch()
+    LocalCluster(tmp_path / "two", 2)
+    LocalCluster(tmp_path / "held", 2)
+    (tmp_path / "held/2/data").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as taken, (tmp_path / "held/2/data/lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        port = taken.getsockname()[1]
+        refused = shell.run("up", *(word.replace("{port}", str(port)).replace("{}", str(tmp_path)) for word in words))
+    assert refused.returncode == 2
+    assert refused.stderr.count("\n") == 1
+    assert told in refused.stderr
+    assert not refused.stdout
+    assert not (tmp_path / "new").exists()
+    assert not (tmp_path / "two/1/data").exists()
+
+
+def test_up_in_a_directory_in_use_is_refused_and_shows_nothing(shell: Shell) -> None:
+    again = shell.run("up")
+    assert again.returncode == 2
+    assert not again.stdout
+    assert (
+        again.stderr
+        == f"denizen raft: the cluster in {shell.directory} runs already: use it, or choose another --data\n"
+    )
+
+
+def test_up_tells_that_a_node_has_stopped(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "denizen", "raft", "up", "--nodes", "2", "--port", "0", "--json"]
+    with (tmp_path / "told").open("w") as told:
+        up = subprocess.Popen(
+            [*command, "--data", str(tmp_path / "cluster")], stdout=subprocess.PIPE, stderr=told, text=True
+        )
+    assert up.stdout is not None
+    assert json.loads(up.stdout.readline())["leader"]
+    nodes = Path(f"/proc/{up.pid}/task/{up.pid}/children").read_text().split()
+    os.kill(int(nodes[1]), signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while "node 2 has stopped (exit code -9), 1 of 2 still run" not in (tmp_path / "told").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    up.send_signal(signal.SIGINT)
+    assert up.wait(30) == 0
+    up.stdout.close()
+
+
+CONFIGURATION = """
+id = 1
+data = "{0}/data"
+secret = "sixteen bytes are enough"
+{1}
+[peers]
+1 = "127.0.0.1:1"
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('advertise = "kv.example:7101"', "`advertise`: 'kv.example:7101' is no URL such as"),
+        ('advertise = "http://"', "`advertise`"),
+        ('advertise = "http://kv:port"', "`advertise`"),
+        ('advertise = "http://kv:7101/?a=b"', "`advertise`"),
+        (f'advertise = "http://{"x" * 600}"', "`advertise`"),
+        (
+            'tls = {{certificate = "{0}/no.pem", key = "{0}/key", authority = "{0}/key"}}',
+            "`tls.certificate` cannot be read",
+        ),
+        ('tls = {{certificate = "{0}/key", key = "{0}/no.pem", authority = "{0}/key"}}', "`tls.key` cannot be read"),
+        ('tls = {{certificate = "{0}/key", key = "{0}/key", authority = "{0}/key"}}', "holds no PEM certificate"),
+        ('secret_file = "{0}/none"', "`secret_file` cannot be read"),
+    ],
+)
+def test_serve_names_what_is_wrong_in_a_configuration(shell: Shell, tmp_path: Path, line: str, told: str) -> None:
+    (tmp_path / "key").write_text("no key")
+    (tmp_path / "node.toml").write_text(CONFIGURATION.format(tmp_path, line.format(tmp_path)))
+    refused = shell.run("serve", str(tmp_path / "node.toml"))
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert told in refused.stderr
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("peers", "told"),
+    [
+        (["1=127.0.0.1:1", "127.0.0.1:2"], "--peer '127.0.0.1:2' is not id=host:port"),
+        (["one=127.0.0.1:1"], "--peer 'one=127.0.0.1:1' is not id=host:port"),
+        (["1=127.0.0.1:1", "1=127.0.0.1:2"], "--peer names node 1 twice"),
+        (["1=127.0.0.1:99999"], "`peers.1`: '127.0.0.1:99999' is not host:port"),
+    ],
+)
+def test_serve_refuses_a_peer_that_is_none(shell: Shell, tmp_path: Path, peers: list[str], told: str) -> None:
+    given = [word for peer in peers for word in ("--peer", peer)]
+    refused = shell.run("serve", "--id", "1", "--data", str(tmp_path / "data"), *given)
+    assert (refused.returncode, refused.stderr) == (2, f"denizen raft: {told}\n")
 
 
 @pytest.mark.parametrize("command", ["serve", "up", "get", "put", "txn", "watch", "member add", "transfer", "snapshot"])

@@ -12,11 +12,12 @@ secret_file = "/etc/denizen/raft"    # shared by the nodes; 16 bytes or more
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
 from denizen.raft.errors import BadSettings
-from denizen.raft.kv.limits import COMMAND_BYTES_MAX
+from denizen.raft.kv.limits import COMMAND_BYTES_MAX, MEMBER_URL_BYTES_MAX
 from denizen.raft.settings import Settings, Tls
 from denizen.raft.transport.link import split_address
 
@@ -55,6 +56,11 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
                 split_address(address)
             except ValueError as error:
                 raise BadSettings(f"`{name}`: {error}") from None
+        if self.advertise and not _is_url(self.advertise):
+            raise BadSettings(
+                f"`advertise`: {self.advertise!r} is no URL such as https://kv.example:7101, of "
+                f"{MEMBER_URL_BYTES_MAX} bytes at most"
+            )
 
     def secret_bytes(self) -> bytes:
         """Return the cluster's secret."""
@@ -80,11 +86,26 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
         return settings
 
 
+def _is_url(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        whole = url.scheme in {"http", "https"} and url.hostname and url.port != 0
+    except ValueError:  # no port, or half an address in brackets
+        return False
+    return (
+        bool(whole)
+        and not set(text) & set("?#@")
+        and text.isprintable()
+        and " " not in text
+        and (len(text.encode()) <= MEMBER_URL_BYTES_MAX)
+    )
+
+
 def load(path: str | Path, **overrides: Any) -> Config:
     """Read a configuration file; raises `BadSettings` naming what is wrong and where."""
     try:
         raw: dict[str, Any] = msgspec.toml.decode(Path(path).read_bytes())
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, ValueError, msgspec.DecodeError) as error:
         raise BadSettings(f"{path} cannot be read: {error}") from None
     return from_mapping(raw | {name: value for name, value in overrides.items() if value is not None})
 

@@ -8,6 +8,7 @@ Starting it again in the same directory starts the same cluster.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import secrets
@@ -26,6 +27,7 @@ from denizen.raft.errors import BadSettings
 from denizen.raft.kv.http.routes import client_token
 
 _STOP_S = 10.0
+_PORT_MAX = 65535
 PeerAddress = Callable[[int, int, str], str]
 """Given who calls whom at which address, return the address to call instead (a proxy)."""
 
@@ -38,19 +40,28 @@ class ClusterFile(msgspec.Struct, frozen=True):
 
     @property
     def token(self) -> str:
-        return client_token(Path(self.secret_file).read_bytes().strip())
+        try:
+            return client_token(Path(self.secret_file).read_bytes().strip())
+        except OSError as error:
+            raise BadSettings(f"the cluster's secret cannot be read: {error}") from None
 
 
 def read_cluster_file(directory: Path) -> ClusterFile:
     """Return the endpoints and the token's source of the cluster in a directory."""
+    path = directory / "cluster.toml"
     try:
-        return msgspec.toml.decode((directory / "cluster.toml").read_bytes(), type=ClusterFile)
-    except (OSError, msgspec.DecodeError) as error:
-        raise BadSettings(f"there is no cluster in {directory} ({error}): start one with `denizen raft up`") from None
+        return msgspec.toml.decode(path.read_bytes(), type=ClusterFile)
+    except (FileNotFoundError, NotADirectoryError):
+        raise BadSettings(f"there is no cluster in {directory}: start one with `denizen raft up`") from None
+    except (OSError, ValueError, msgspec.DecodeError) as error:
+        raise BadSettings(f"{path} cannot be read: {error}") from None
 
 
 class LocalCluster:
-    """Makes and runs the nodes' processes. `stop` ends all of them; use as a context manager."""
+    """Makes and runs the nodes' processes. `stop` ends all of them; use as a context manager.
+
+    Raises `BadSettings` when a cluster cannot be made in the directory or with these ports.
+    """
 
     def __init__(
         self,
@@ -66,9 +77,11 @@ class LocalCluster:
         self._first_port = first_port
         self._peer_address = peer_address or (lambda _caller, _callee, address: address)
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
-        directory.mkdir(parents=True, exist_ok=True)
-        if not (directory / "cluster.toml").exists():
-            self._create(nodes)
+        try:
+            if not (directory / "cluster.toml").exists():
+                self._create(nodes)
+        except OSError as error:
+            raise cannot_hold_a_cluster(directory, error) from None
         self.file = read_cluster_file(directory)
         self.ids = sorted(int(id) for id in self.file.endpoints)
 
@@ -90,7 +103,7 @@ class LocalCluster:
         """Start nodes (all of them if none is named) without waiting for a leader."""
         for id in ids or self.ids:
             home = self.directory / str(id)
-            with (home / "log").open("ab") as log:
+            with self.log_path(id).open("ab") as log:
                 self._processes[id] = subprocess.Popen(
                     [sys.executable, "-m", "denizen.raft.kv", str(home / "node.toml")],
                     stdout=log,
@@ -120,7 +133,14 @@ class LocalCluster:
 
     def log(self, id: int) -> str:
         """Return what a node printed."""
-        return (self.directory / str(id) / "log").read_text(errors="replace")
+        return self.log_path(id).read_text(errors="replace")
+
+    def log_path(self, id: int) -> Path:
+        return self.directory / str(id) / "log"
+
+    def in_use(self) -> list[int]:
+        """Return the nodes whose directories a running process holds."""
+        return [id for id in self.ids if _is_locked(self.directory / str(id) / "data" / "lock")]
 
     def stop(self) -> None:
         """End all nodes: by SIGTERM, and by SIGKILL those that take too long."""
@@ -157,10 +177,11 @@ class LocalCluster:
         return raft
 
     def _create(self, nodes: int) -> None:
+        addresses = self._ports(2 * nodes)
+        self.directory.mkdir(parents=True, exist_ok=True)
         fd = os.open(self.directory / "secret", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(fd, "w") as secret:
             secret.write(secrets.token_hex(32))
-        addresses = self._ports(2 * nodes)
         ids = range(1, nodes + 1)
         http = dict(zip(ids, addresses[:nodes], strict=True))
         raft = dict(zip(ids, addresses[nodes:], strict=True))
@@ -194,7 +215,7 @@ class LocalCluster:
 
     def _ports(self, count: int) -> list[str]:
         if self._first_port:
-            return [f"127.0.0.1:{self._first_port + offset}" for offset in range(count)]
+            return [f"127.0.0.1:{port}" for port in checked_ports(self._first_port, count)]
         return [f"127.0.0.1:{port}" for port in free_ports(count)]
 
 
@@ -211,15 +232,48 @@ def free_ports(count: int) -> list[int]:
     """Return ports that were free a moment ago, below the range that the kernel gives to outgoing connections."""
     found: list[int] = []
     for port in _candidates():
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
+        if not _is_free(port):
+            continue
         found.append(port)
         if len(found) == count:
             return found
     raise OSError("no free ports")
+
+
+def checked_ports(first: int, count: int) -> range:
+    """Return the ports from `first` on; raises `BadSettings` when they do not exist or cannot be had now."""
+    ports = range(first, first + count)
+    if first < 1 or ports[-1] > _PORT_MAX:
+        raise BadSettings(f"{count} ports are needed, {first} to {ports[-1]}: ports are from 1 to {_PORT_MAX}")
+    for port in ports:
+        if not _is_free(port):
+            raise BadSettings(f"port {port} is taken or not allowed: {count} ports in a row are needed, or 0 (any)")
+    return ports
+
+
+def cannot_hold_a_cluster(directory: Path, error: OSError) -> BadSettings:
+    return BadSettings(f"{directory} cannot hold a cluster: {error}")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the nodes do: what has ended holds no port
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def _candidates() -> Iterable[int]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import uvloop
 
-from denizen.raft.errors import RaftError
+from denizen.raft.errors import BadSettings, RaftError
 from denizen.raft.kv.config import Config
 from denizen.raft.kv.server import KeyValueServer
 
@@ -17,12 +17,12 @@ SWITCH_INTERVAL_S = 0.0005
 
 
 def run(config: Config, announce: Callable[[str], None] = print) -> int:
-    """Serve a node; return the process's exit code: 0 when it was told to stop, 1 when it could not go on."""
+    """Serve a node; return the exit code: 0 if it was told to stop, 1 if it could not go on, 2 for wrong settings."""
     try:
         return uvloop.run(_serve(config, announce))
     except (RaftError, OSError) as error:
         print(f"denizen raft: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, BadSettings) else 1
 
 
 async def _serve(config: Config, announce: Callable[[str], None]) -> int:
