@@ -14,11 +14,13 @@ from cyclopts import App, Parameter
 from denizen.cli.raft_client import Directory, Json, default_directory
 from denizen.cli.raft_cluster import app as cluster
 from denizen.cli.raft_keys import app as keys
+from denizen.cli.raft_leases import app as leases
 from denizen.raft.errors import BadSettings
 
 app = App(name="raft", help="A replicated key-value service on Denizen's own Raft.", help_format="plaintext")
 for group in (keys, cluster):
     app.update(group)
+app.command(leases)
 
 # --- running ---------------------------------------------------------------------------------------------------------
 

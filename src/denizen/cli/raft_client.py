@@ -77,6 +77,14 @@ class Cluster:
         return KeyValueClient(list(found.endpoints.values()), self.token or found.token)
 
 
+async def once(client: KeyValueClient, route: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Call a route so that it takes effect once, however often it is repeated because an answer was lost."""
+    session = await client.open_session()
+    answer = await session.call(route, body)
+    await client.call("session/close", {"session": session.id})
+    return answer
+
+
 LOCAL: Final = Cluster()
 """The cluster of this machine, unless options say otherwise."""
 

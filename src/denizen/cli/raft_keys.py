@@ -1,4 +1,4 @@
-"""`denizen raft get|put|delete|txn|watch`: using the keys of a cluster."""
+"""`denizen raft get|put|delete|txn|watch|compact`: using the keys of a cluster."""
 
 import json
 import sys
@@ -156,6 +156,23 @@ def watch(
                 seen += 1
                 if count and seen >= count:
                     break
+        return 0
+
+    return cluster.run(work)
+
+
+@app.command
+def compact(revision: int, *, cluster: Cluster = LOCAL) -> int:
+    """Forget the past before a revision: it can no longer be read or watched. The present stays.
+
+    For example:
+
+      denizen raft compact 4711
+    """
+
+    async def work(client: KeyValueClient) -> int:
+        answer = await client.call("compact", {"revision": revision})
+        cluster.show(answer, f"revisions before {revision} are forgotten; revision {answer['revision']}")
         return 0
 
     return cluster.run(work)

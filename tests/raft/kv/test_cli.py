@@ -75,6 +75,43 @@ def test_transaction_from_the_input_tells_which_branch_ran(shell: Shell) -> None
     assert broken.stderr.startswith("denizen raft: the transaction is no JSON")
 
 
+def test_leases_are_granted_kept_shown_and_revoked(shell: Shell) -> None:
+    assert shell.run("lease", "grant", "600", "--id", "7").stdout == "lease 7, 600 s\n"
+    taken = shell.run("lease", "grant", "600", "--id", "7")
+    assert (taken.returncode, taken.stderr.count("\n")) == (1, 1)
+    assert "lease 7 exists" in taken.stderr
+    assert shell.run("lease", "grant", "0").returncode == 2
+    chosen = shell.json("lease", "grant", "500")["id"]
+    assert shell.run("put", "leased", "x", "--lease", "7").returncode == 0
+    assert shell.json("lease", "keepalive", "7")["ttl_s"] == 600
+    listed = {lease["id"]: lease for lease in shell.json("lease", "list")["leases"]}
+    assert listed[7]["keys"] == [{"key": "leased"}]
+    assert listed[chosen]["ttl_s"] == 500
+    assert "s left" in shell.run("lease", "list").stdout
+    shown = shell.run("lease", "show", "7").stdout
+    assert shown.startswith("7\t")
+    assert shown.endswith(" of 600 s left\tleased\n")
+    assert shell.run("lease", "revoke", "7").returncode == 0
+    assert shell.run("lease", "revoke", str(chosen)).returncode == 0
+    assert shell.run("get", "leased").returncode == 1
+    for gone in ("show", "keepalive", "revoke"):
+        done = shell.run("lease", gone, "7")
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+
+
+def test_compact_forgets_the_past(shell: Shell) -> None:
+    first = shell.json("put", "compacted", "1")["revision"]
+    second = shell.json("put", "compacted", "2")["revision"]
+    assert shell.run("get", "compacted", "--revision", str(first)).stdout == "1\n"
+    assert f"revisions before {second} are forgotten" in shell.run("compact", str(second)).stdout
+    lost = shell.run("get", "compacted", "--revision", str(first))
+    assert lost.returncode == 1
+    assert "is forgotten" in lost.stderr
+    assert shell.run("get", "compacted").stdout == "2\n"
+    assert shell.run("compact", str(second)).returncode == 1
+    assert shell.run("compact", "0").returncode == 2
+
+
 def test_watch_prints_changes_from_a_revision(shell: Shell) -> None:
     first = shell.json("put", "watched", "1")["revision"]
     shell.run("put", "watched", "2")
@@ -244,8 +281,27 @@ def test_serve_refuses_a_peer_that_is_none(shell: Shell, tmp_path: Path, peers: 
     assert (refused.returncode, refused.stderr) == (2, f"denizen raft: {told}\n")
 
 
-@pytest.mark.parametrize("command", ["serve", "up", "get", "put", "txn", "watch", "member add", "transfer", "snapshot"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "serve",
+        "up",
+        "get",
+        "put",
+        "txn",
+        "watch",
+        "member add",
+        "transfer",
+        "snapshot",
+        "compact",
+        "lease grant",
+        "lease keepalive",
+        "lease revoke",
+        "lease list",
+        "lease show",
+    ],
+)
 def test_help_shows_an_example(shell: Shell, command: str) -> None:
     shown = shell.run(*command.split(), "--help")
     assert shown.returncode == 0
-    assert f"denizen raft {command.split(maxsplit=1)[0]}" in shown.stdout
+    assert f"denizen raft {command}" in shown.stdout

@@ -7,6 +7,7 @@ import time
 from contextlib import aclosing
 from typing import Any
 
+import aiohttp
 import pytest
 from kv_clusters import Start, Watched, eventually
 from kv_mesh import Mesh
@@ -207,6 +208,22 @@ async def test_a_watch_neither_skips_nor_repeats_nor_goes_back_over_deaths_of_no
     written.append(((await session.put("seq/k", "end"))["revision"], "end"))
     await asyncio.wait_for(watching, 30)
     assert seen == written
+
+
+async def test_every_node_tells_what_is_left_of_a_lease(three: Watched) -> None:
+    await three.client.call("lease/grant", {"ttl_s": 1000, "id": 7})
+    headers = {"Authorization": f"Bearer {three.cluster.token}"}
+    async with aiohttp.ClientSession(headers=headers) as http:
+        for url in three.cluster.endpoints:
+
+            async def counted(url: str = url) -> bool:
+                async with http.post(f"{url}/v3/lease/timetolive", json={"ID": "7"}) as answer:
+                    left = await answer.json(content_type=None)
+                async with http.get(f"{url}/v1/kv/leases") as answer:
+                    ours = (await answer.json(content_type=None))["leases"][0]
+                return left["grantedTTL"] == "1000" and int(left["TTL"]) < 1000 and ours.get("remaining_s", 1000) < 1000
+
+            await eventually(counted, f"{url} counts the lease's time")
 
 
 async def test_lost_lease_holder_gives_up_the_lock_and_its_time_survives_the_leader(three: Watched) -> None:

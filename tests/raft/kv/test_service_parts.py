@@ -135,18 +135,25 @@ async def test_closed_batcher_refuses_what_waits_and_finishes_what_is_under_way(
 
 def test_lease_ends_a_full_time_after_it_was_granted_renewed_or_its_leader_changed() -> None:
     clock, lease = LeaseClock(), Lease(7, 10)
-    assert clock.expired({7: lease}, 1, 100.0) == []
-    assert clock.expired({7: lease}, 1, 109.9) == []
     renewed = Lease(7, 10, 1)
-    assert clock.expired({7: renewed}, 1, 109.9) == []
-    assert clock.expired({7: renewed}, 1, 119.8) == []
-    assert clock.expired({7: renewed}, 1, 119.9) == [7]
-    assert clock.expired({7: renewed}, None, 130.0) == []
-    assert clock.remaining_s(7, 130.0) is None
-    assert clock.expired({7: renewed}, 3, 140.0) == []
+
+    def expired(lease: Lease, led: tuple[int, int | None], now: float) -> list[int]:
+        clock.count({7: lease}, led, now)
+        return clock.expired(now)
+
+    assert expired(lease, (1, 1), 100.0) == []
+    assert expired(lease, (1, 1), 109.9) == []
+    assert expired(renewed, (1, 1), 109.9) == []
+    assert expired(renewed, (1, 1), 119.8) == []
+    assert expired(renewed, (1, 1), 119.9) == [7]
+    assert expired(renewed, (2, None), 130.0) == []
+    assert expired(renewed, (2, 3), 140.0) == [], "a new leader gives the full time"
     assert clock.remaining_s(7, 141.0) == 9.0
-    assert clock.expired({7: renewed}, 3, 150.0) == [7]
-    assert clock.expired({}, 3, 150.0) == []
+    assert expired(renewed, (2, 3), 150.0) == [7]
+    assert expired(Lease(7, 10, 1), (2, 3), 150.0) == [], "one that was revoked and granted anew has its full time"
+    clock.count({}, (2, 3), 150.0)
+    assert clock.expired(150.0) == []
+    assert clock.remaining_s(7, 150.0) is None
 
 
 def apply(machine: WatchedMachine, *operations: Any) -> None:

@@ -53,7 +53,7 @@ class Event(Struct, frozen=True, array_like=True, gc=False):
 class Lease(Struct, frozen=True, array_like=True, gc=False):
     """A promise of the leader to delete the attached keys when nobody renews it for `ttl_s` seconds.
 
-    `renewals` counts how often it was renewed: the leader sees by it that it must count the time anew.
+    `renewals` counts how often it was renewed.
     """
 
     id: int

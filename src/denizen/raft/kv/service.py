@@ -135,7 +135,7 @@ class KeyValueService:
         await asyncio.shield(self._next_reading)
 
     def lease_remaining_s(self, lease: int) -> float | None:
-        """Return the seconds a lease has left, or None when this node does not count it (it does not lead)."""
+        """Return the seconds a lease has left as this node counts it, or None when it has not begun to count."""
         return self._clock.remaining_s(lease, self._loop.time())
 
     def counters(self) -> dict[str, int]:
@@ -175,9 +175,10 @@ class KeyValueService:
         with contextlib.suppress(raft.Stopped):  # whoever runs the node sees to that
             while True:
                 await asyncio.sleep(LEASE_CHECK_S)
-                self.term = self._node.status().term
-                term = self.term if self._node.is_leader else None
-                for lease in self._clock.expired(self.store.leases, term, self._loop.time()):
+                status, now = self._node.status(), self._loop.time()
+                self.term = status.term
+                self._clock.count(self.store.leases, (status.term, status.leader), now)
+                for lease in self._clock.expired(now) if self._node.is_leader else ():
                     with contextlib.suppress(errors.KeyValueError):  # another leader, or a later round, sees to it
                         await self.submit(RevokeLease(lease))
 
