@@ -398,6 +398,16 @@ def test_a_control_plane_that_begins_anew_gives_no_removed_name_out_again():
     assert plane.refused(AddShard(at_ms=1, shard=s2)) == "shard_exists"
 
 
+def test_a_shard_that_was_joining_when_a_control_plane_was_lost_goes_on_joining():
+    plane, s1, s2 = Plane(ControlState()), ShardId("s1"), ShardId("s2")
+    first = initial_map([s1])
+    plane.do(Founded(at_ms=1, deployment=uuid4(), map=first, shards={s1: None}, joining={s2: "dbname=a"}))
+    assert plane.state.shards[s2].status is ShardStatus.JOINING
+    assert plane.refused(AddShard(at_ms=1, shard=s2, dsn="dbname=b")) == "shard_exists"
+    plane.do(ShardReady(at_ms=2, shard=s2))
+    assert plane.state.shards[s2].status is ShardStatus.ACTIVE
+
+
 def test_settings_and_weights_have_bounds(plane):
     assert plane.refused(ChangeSettings(at_ms=1, moves_per_server=0)) == "bad_setting"
     assert plane.refused(SetWeight(at_ms=1, shard=ShardId("s1"), weight=0.0)) == "bad_weight"

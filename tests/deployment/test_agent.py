@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from denizen.control.client import ControlClient
-from denizen.control.commands import Command, RemoveShard
+from denizen.control.commands import Command, Founded, RemoveShard
 from denizen.control.state import ControlState, Shard, ShardStatus
 from denizen.deployment.agent import Agent
 from denizen.deployment.layout import Deployment, ShardRecord
@@ -39,16 +39,29 @@ def test_a_name_that_was_a_removed_shards_is_given_up_and_hurts_nobody(tmp_path:
     plane = Plane(ControlState(deployment=deployment.id, map=first, shards=joining))
     notes: list[str] = []
     agent = Agent(deployment, cast(ControlClient, plane), cast(Any, None), notes.append)
-
-    async def until_told() -> None:
-        running = asyncio.create_task(agent.run())
-        while not (plane.told or running.done()):
-            await asyncio.sleep(0)
-        running.cancel()
-        await asyncio.wait([running])
-        if not running.cancelled():
-            running.result()
-
-    asyncio.run(asyncio.wait_for(until_told(), 30))
+    asyncio.run(asyncio.wait_for(until_told(agent, plane), 30))
     assert [(type(command), getattr(command, "shard", None)) for command in plane.told] == [(RemoveShard, s2)]
     assert "s2" in notes[0]
+
+
+def test_a_shard_that_was_joining_when_the_control_plane_was_lost_keeps_its_name(tmp_path: Path) -> None:
+    deployment = Deployment.create(tmp_path / "data", shards=1)
+    deployment.record_shard(ShardRecord(id="s2", dsn="postgresql://a/b", added=True, joining=True))
+    write_map(deployment.map_path, initial_map([ShardId("s1")]))
+    plane = Plane(ControlState())
+    agent = Agent(deployment, cast(ControlClient, plane), cast(Any, None), lambda _: None)
+    asyncio.run(asyncio.wait_for(until_told(agent, plane), 30))
+    founded = plane.told[0]
+    assert isinstance(founded, Founded)
+    assert (founded.shards, founded.joining) == ({ShardId("s1"): None}, {ShardId("s2"): "postgresql://a/b"})
+
+
+async def until_told(agent: Agent, plane: Plane) -> None:
+    """Run the agent until it tells the control plane something."""
+    running = asyncio.create_task(agent.run())
+    while not (plane.told or running.done()):
+        await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.wait([running])
+    if not running.cancelled():
+        running.result()

@@ -29,13 +29,14 @@ class Command(Struct, frozen=True, tag=True, kw_only=True):
 
 
 class Founded(Command, frozen=True):
-    """The deployment exists: its id, the first map, its shards with their DSNs (None: managed). Once. `removed`: shards
-    that an earlier control plane knew, so that their names are not used again.
+    """The deployment exists: its id, the first map, its shards with their DSNs (None: managed). Once. `joining` and
+    `removed`: shards that an earlier control plane knew; the ones go on, and no name is used again.
     """
 
     deployment: UUID
     map: BucketMap
     shards: dict[ShardId, str | None]
+    joining: dict[ShardId, str | None] = {}
     removed: dict[ShardId, str | None] = {}
 
 

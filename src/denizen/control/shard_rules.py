@@ -35,9 +35,14 @@ def founded(state: ControlState, command: Founded) -> ControlState:
         raise Refuse("already_founded", f"this control plane belongs to deployment {state.deployment}")
     if set(command.map.shards) != set(command.shards):
         raise Refuse("map_does_not_fit", "the first map must name exactly the shards that the deployment has")
+    told = (
+        (command.shards, ShardStatus.ACTIVE),
+        (command.joining, ShardStatus.JOINING),
+        (command.removed, ShardStatus.REMOVED),
+    )
     shards = {
         shard: Shard(shard, dsn, 1.0, status, command.at_ms, command.at_ms)
-        for known, status in ((command.shards, ShardStatus.ACTIVE), (command.removed, ShardStatus.REMOVED))
+        for known, status in told
         for shard, dsn in known.items()
     }
     in_order = dict(sorted(shards.items(), key=lambda item: (len(item[0]), item[0])))  # s2 before s10

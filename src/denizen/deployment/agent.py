@@ -65,10 +65,14 @@ class Agent:
         """Tell a new control plane what there is: the map, and the shards. A founded one knows it already."""
         state = await self._client.state(linearizable=True)
         if state.deployment is None:
-            shards = {ShardId(shard.id): shard.dsn for shard in self._deployment.present if not shard.joining}
+            present, id = self._deployment.present, self._deployment.id
+            shards = {ShardId(shard.id): shard.dsn for shard in present if not shard.joining}
+            joining = {ShardId(shard.id): shard.dsn for shard in present if shard.joining}
             removed = {ShardId(shard.id): shard.dsn for shard in self._deployment.record.shards if shard.removed}
-            known, id = await self._map_of_now(list(shards)), self._deployment.id
-            await self._propose(Founded(at_ms=now_ms(), deployment=id, map=known, shards=shards, removed=removed))
+            known = await self._map_of_now(list(shards))
+            await self._propose(
+                Founded(at_ms=now_ms(), deployment=id, map=known, shards=shards, joining=joining, removed=removed)
+            )
         elif state.deployment != self._deployment.id:
             raise BadDeployment(f"the control plane in {self._deployment.directory} is of another deployment")
 
