@@ -110,7 +110,6 @@ def _of(listed: str, shard: str) -> set[int]:
     [
         (("shards", "drain", "s9"), "there is no shard s9"),
         (("shards", "weight", "s1", "1000"), "a weight is between"),
-        (("buckets", "move", "9-3", "--to", "s1"), "buckets are numbered"),
         (("buckets", "move", "3", "--to", "s9"), "there is no shard s9"),
         (("rebalance", "run", "--plan", "nothing.json"), "there is no plan nothing.json"),
         (("rebalance", "run", "--plan", "-"), "- is no plan of `denizen rebalance plan --json`"),
@@ -122,6 +121,19 @@ def test_what_cannot_be_is_refused_in_one_line(denizen: Denizen, arguments: tupl
     assert done.code == 1
     assert says in done.error
     assert "Traceback" not in done.error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("buckets", "move", "5000", "--to", "s1"), "5000: buckets are numbered 0 to 4095"),
+        (("buckets", "move", "9-3", "--to", "s1"), "buckets are numbered"),
+        (("changes", "--start", "now", "--cursor", "abc"), "give --start or --cursor, not both"),
+    ],
+)
+def test_a_wrong_call_ends_with_2_and_asks_nobody(tmp_path: Path, arguments: tuple[str, ...], says: str) -> None:
+    done = asyncio.run(run_denizen(*arguments, "--data", str(tmp_path)))
+    assert (done.code, says in done.error) == (2, True), done.error
 
 
 def test_a_deployment_that_does_not_run_is_told_as_such(tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ from cyclopts import App, Parameter
 
 from denizen.api.operations import BucketDocument
 from denizen.cli.documents import print_json, print_table
+from denizen.cli.errors import CalledWrongly
 from denizen.cli.operating import DetachOption, at_the_desk
 from denizen.cli.options import DataOption, JsonOption
+from denizen.errors import Invalid
 from denizen.operators.desk import Desk
 from denizen.sharding.ranges import parse_buckets, write_buckets
 
@@ -60,7 +62,10 @@ def move(
     """Move buckets to a shard, whatever that does to the balance."""
     from denizen.cli.rebalance import run_and_show
 
-    wanted = parse_buckets(buckets)
+    try:
+        wanted = parse_buckets(buckets)
+    except Invalid as error:
+        raise CalledWrongly(error.detail) from None
 
     async def work(desk: Desk) -> None:
         plan = await desk.plan_of_moves(wanted, to)

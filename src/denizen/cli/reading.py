@@ -88,18 +88,22 @@ def explain(
 @changes_app.default
 def changes(
     *,
-    start: Annotated[Literal["now", "beginning"], Parameter(help="Without a cursor: where to begin.")] = "beginning",
+    start: Annotated[
+        Literal["now", "beginning"] | None, Parameter(help="Where to begin, without a cursor. Default: beginning.")
+    ] = None,
     cursor: Annotated[str | None, Parameter(help="Go on behind this page.")] = None,
     types: Annotated[str | None, Parameter(help="These types of events only, with commas between them.")] = None,
     follow: Annotated[bool, Parameter(negative="", help="Wait for more, for ever.")] = False,
     connection: Connection = HERE,
 ) -> None:
     """Print changes."""
+    if start is not None and cursor is not None:
+        raise CalledWrongly("give --start or --cursor, not both: a cursor says where to begin")
 
     async def work(client: Client) -> None:
         wanted = [] if types is None else [word.strip() for word in types.split(",")]
         wait_s = 20 if follow else 1
-        async for page in client.changes(cursor, start=start, types=wanted, wait_s=wait_s):
+        async for page in client.changes(cursor, start=start or "beginning", types=wanted, wait_s=wait_s):
             if connection.json and (page.items or not follow):
                 print_json(page)
             elif not connection.json:
