@@ -63,7 +63,7 @@ def logs(
 
 
 def _paths(deployment: Deployment, sources: Iterable[str]) -> dict[str, Path]:
-    managed = [shard.id for shard in deployment.record.shards if shard.directory is not None]
+    managed = [shard.id for shard in deployment.present if shard.directory is not None]
     voters = sorted(path.stem for path in deployment.logs.glob("control-*.log"))
     known = ["denizen", "gateway", "nats", *PROCESSES, *voters, READ_SERVER, *managed]
     chosen = list(dict.fromkeys(sources)) or known

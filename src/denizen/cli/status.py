@@ -53,10 +53,10 @@ def _show(health: DeploymentHealth) -> None:
     since = f" for {_duration(health.uptime_s)}, pid {health.pid}" if health.pid and health.uptime_s is not None else ""
     console.print(f"Denizen is {_coloured(health.state)}{since}  [dim]{escape(health.data)}[/]", soft_wrap=True)
     if health.gateway:
-        restarts = f", {health.gateway.restarts} restarts" if health.gateway.restarts else ""
+        restarts = _restarts(health.gateway.restarts)
         console.print(f"Gateway {_coloured(health.gateway.state)} {health.gateway.url}{restarts}", soft_wrap=True)
     for process in health.processes:
-        restarts = f", {process.restarts} restarts" if process.restarts else ""
+        restarts = _restarts(process.restarts)
         console.print(f"{process.name.capitalize()} {_coloured(process.state)}{restarts}", soft_wrap=True)
     for node in health.control:
         if node.problem is not None:
@@ -98,6 +98,10 @@ def _row(shard: ShardHealth | ReadHealth) -> list[str]:
     buckets, schema = (shard.buckets, shard.schema) if isinstance(shard, ShardHealth) else (None, None)
     plain = (buckets, size, shard.sessions, shard.port, shard.pid, shard.restarts, shard.version, schema)
     return [shard.id, _coloured(shard.state), *("–" if value is None else str(value) for value in plain)]
+
+
+def _restarts(count: int) -> str:
+    return f", {count} restart{'s' if count > 1 else ''}" if count else ""
 
 
 def _coloured(state: str) -> str:
