@@ -281,6 +281,7 @@ control_settings = {  # the least and the most of what operators may set
 
 # Operators
 plan_moves_max = 4_096
+plans_kept_max = 48  # in the data directory, to be run by their id
 moved_buckets_max = 4_096
 shard_dsn_chars_max = 2_000
 plan_body_bytes_max = 4 << 20

@@ -14,6 +14,7 @@ from denizen.cli.operating import By, DetachOption, at_the_desk, print_plan, siz
 from denizen.cli.options import DataOption, JsonOption, data_directory
 from denizen.cli.rebalance_view import follow, show_status
 from denizen.errors import BadConfiguration
+from denizen.limits import plans_kept_max
 from denizen.operators.desk import Desk
 
 app = App(
@@ -197,11 +198,16 @@ def _tell(rebalance: RebalanceDocument, as_json: bool) -> None:
 
 
 def _kept(data: Path | None, plan: PlanDocument) -> Path:
-    """Keep the plan in the data directory, so that it can be run by its id."""
+    """Keep the plan in the data directory, so that it can be run by its id; the oldest ones go. None of them runs:
+    while a rebalance is under way no plan is made.
+    """
     directory = data_directory(data) / "run" / "plans"
     directory.mkdir(mode=0o700, exist_ok=True)
     path = directory / f"{plan.id}.json"
     path.write_bytes(msgspec.json.format(msgspec.json.encode(plan), indent=1) + b"\n")
+    others = sorted((each for each in directory.glob("*.json") if each != path), key=lambda each: each.stat().st_mtime)
+    for old in others[: max(0, len(others) + 1 - plans_kept_max)]:
+        old.unlink(missing_ok=True)
     return path
 
 
