@@ -23,6 +23,7 @@ from denizen.sharding.ids import Bucket, Epoch, ShardId
 from denizen.testing.consistency import assert_consistent
 from denizen.testing.gateway import KINDS, SEED
 from denizen.testing.postgres import reachable_directory
+from denizen.testing.proxy import proxied
 from denizen.users.commands import UserPatch
 
 from .worlds import BY, S1, S2, World, nothing
@@ -95,6 +96,29 @@ async def test_a_server_that_crashes_in_the_copy_only_delays_it(world: World, mo
     await asyncio.gather(copying, return_exceptions=True)
     await insist(mover, move)
     await world.commit(mover, move)
+    await assert_consistent(world.gateway)
+
+
+async def test_a_finish_that_is_cut_off_waits_for_no_server_that_stands_still(world: World) -> None:
+    await world.register(BUCKET, 5)
+    move = world.move(BUCKET)
+    async with proxied(world.databases[S2]) as (proxy, through_proxy), world.sql(S2) as other:
+        places = {S1: world.connect_args(S1), S2: through_proxy}
+        async with Mover(places.__getitem__, SEED, KINDS, workers=1) as mover:
+            await world.to_fence(mover, move)
+            await mover.fence(move, FENCE)
+            async with other.transaction():
+                await other.execute("lock table denizen.bucket_moves")
+                finishing = asyncio.create_task(mover.finish(move, FENCE))
+                async with asyncio.timeout(30):
+                    while not await world.execute(S2, "select count(*) from pg_locks where not granted"):
+                        await asyncio.sleep(0.01)
+                proxy.flowing.clear()
+                finishing.cancel()
+                done, _ = await asyncio.wait({finishing}, timeout=10)
+            proxy.flowing.set()
+            assert done
+            await world.commit(mover, move)
     await assert_consistent(world.gateway)
 
 

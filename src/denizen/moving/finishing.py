@@ -14,7 +14,7 @@ from denizen import limits
 from denizen.moving import comparing
 from denizen.moving.comparing import Touched
 from denizen.moving.move import Head, Move, Verdict, Verification
-from denizen.moving.servers import Statements, meaning
+from denizen.moving.servers import Statements, meaning, transaction
 from denizen.moving.slices import POSITION, Slicer
 from denizen.processes.frames import first_cause
 from denizen.sharding.ids import Epoch, Sequence
@@ -58,7 +58,7 @@ class Finish:
 
     async def _run(self, touched: Touched | None) -> tuple[Head, list[str]] | None:
         bucket = self._move.bucket
-        async with self._target.transaction():
+        async with transaction(self._target):
             after, keys_since = await self._target.fetchrow(POSITION, *self._who)
             rest = await self._rest(after, keys_since)
             if rest["events"] is None:

@@ -75,6 +75,24 @@ class Servers:
             free.append(connection)
 
 
+@asynccontextmanager
+async def transaction(connection: asyncpg.Connection) -> AsyncIterator[None]:
+    """A transaction of a step. Who is cut off waits for no rollback, which a server that stands still would not do: the
+    connection ends, and the transaction with it.
+    """
+    begun = connection.transaction()
+    await begun.start()
+    try:
+        yield
+    except asyncio.CancelledError:
+        connection.terminate()
+        raise
+    except BaseException:
+        await begun.rollback()
+        raise
+    await begun.commit()
+
+
 async def open_connection(connect_args: Mapping[str, Any], *, durable: bool = True) -> asyncpg.Connection:
     """A connection for the steps of moves; errors as asyncpg gives them.
 

@@ -21,7 +21,7 @@ from denizen.events.sealing import open_name
 from denizen.moving.folding import Fold, FoldedUser, Rows
 from denizen.moving.messages import SliceDone
 from denizen.moving.move import Move
-from denizen.moving.servers import meaning
+from denizen.moving.servers import meaning, transaction
 from denizen.sharding.names_of import LoginNamesOf
 
 POSITION: Final = "select head, keys_since from denizen.move_position($1, $2, $3)"
@@ -65,7 +65,7 @@ class Slicer:
         """Copy the next slice; with `tell`, say what it touches. Errors as `DenizenError`."""
         touched = Rows([], [], [], [])
         with meaning(move.target):
-            async with target.transaction():
+            async with transaction(target):
                 after, keys_since = await target.fetchrow(POSITION, move.id, move.attempt, move.bucket)
                 with meaning(move.source):
                     ahead, keys = await source.fetchrow(_AHEAD, move.bucket, keys_since) or (0, False)
