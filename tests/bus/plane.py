@@ -11,6 +11,7 @@ from denizen.bus.feed import EventFeed
 from denizen.bus.hints import Hinter
 from denizen.bus.listening import listen_for_hints
 from denizen.bus.relay import Relay
+from denizen.bus.rush import Rush
 from denizen.bus.server import NatsServer
 from denizen.bus.settings import BusSettings
 from denizen.bus.tasks import end_tasks
@@ -66,12 +67,13 @@ class Plane:
         self.relays: dict[Relay, asyncio.Task[None]] = {}
         self._listening: list[asyncio.Task[None]] = []
 
-    def start_relays(self) -> None:
+    def start_relays(self, rush: Rush | None = None) -> None:
         """Run one relay for each shard."""
+        rush = rush or Rush()
         for shard, database in self.databases.items():
-            relay = Relay(shard, database.connect_args, self.bus)
+            relay = Relay(shard, database.connect_args, self.bus, rush)
             self.relays[relay] = asyncio.create_task(relay.run())
-            self._listening.append(asyncio.create_task(listen_for_hints(self.bus, {shard: relay.hear})))
+            self._listening.append(asyncio.create_task(listen_for_hints(self.bus, rush, {shard: relay.hear})))
 
     async def stop_relays(self) -> None:
         """End every relay."""

@@ -9,6 +9,7 @@ import pytest
 from denizen.bus.messages import (
     BadMessage,
     HeadsMessage,
+    Hint,
     decode_events,
     decode_heads,
     decode_hint,
@@ -81,7 +82,8 @@ def test_heads_and_hints_come_out_as_they_went_in() -> None:
     heads = HeadsMessage(1, "s1", 5, {Bucket(1): 7, Bucket(4095): 9}, {Bucket(1): 6}, "made then", 33)
     assert decode_heads(encode_heads(heads)) == heads
     assert heads.published_of() == {1: 6, 4095: 9}
-    assert decode_hint(encode_hint({ShardId("s1"): {Bucket(4095): 1 << 40}})) == {"s1": {4095: 1 << 40}}
+    hint = Hint({ShardId("s1"): {Bucket(4095): 1 << 40}}, 2.5)
+    assert decode_hint(encode_hint(hint)) == hint
 
 
 def test_a_batch_is_split_by_size_in_order() -> None:

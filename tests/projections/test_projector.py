@@ -3,14 +3,18 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import asyncpg
 import pytest
 from prometheus_client import REGISTRY
 
+from denizen import limits
 from denizen.bus.batches import Batch, Feed
+from denizen.bus.rush import GivingWay, Processors, Rush
 from denizen.bus.shards import Shards
+from denizen.bus.tasks import end_tasks
 from denizen.events.codec import UnknownEvent
 from denizen.projections import registry
 from denizen.projections.catalogue import by_name
@@ -47,8 +51,10 @@ def opener(history: History) -> Opener:
 
 
 @asynccontextmanager
-async def projecting(database: Database, history: History, open_feed: Opener | None = None) -> AsyncIterator[None]:
-    projector = Projector(database.connect_args, PROJECTIONS, open_feed or opener(history), history.stream)
+async def projecting(
+    database: Database, history: History, open_feed: Opener | None = None, giving_way: GivingWay | None = None
+) -> AsyncIterator[None]:
+    projector = Projector(database.connect_args, PROJECTIONS, open_feed or opener(history), history.stream, giving_way)
     task = asyncio.create_task(projector.run())
     try:
         yield
@@ -91,6 +97,39 @@ async def test_every_projection_follows_a_history_that_grows(
         await until(
             connection, "select count(*) from denizen_read.progress where lag_events = 0 and now() - as_of < '9s'", 2
         )
+
+
+async def test_in_a_rush_it_does_little_at_a_time_and_everything_in_the_end(
+    read_database: Database, connection: asyncpg.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "rush_batch_events_max", 4)
+    stat = tmp_path / "stat"
+    stat.write_text("cpu  1 1 1 1 1 0 0 0 0 0\n")  # no processor is ever free
+    rush = Rush(Processors(stat))
+
+    async def hints() -> None:
+        while True:
+            rush.hear(limits.rush_group_writes)
+            await asyncio.sleep(0.02)
+
+    def rested() -> float:
+        return REGISTRY.get_sample_value("denizen_rush_rested_seconds_total") or 0.0
+
+    history, hinting = History(), asyncio.create_task(hints())
+    try:
+        async with projecting(read_database, history, giving_way=GivingWay(rush, 1.0)):
+            await until(connection, "select count(*) from denizen_read.directory", 0)
+            async with asyncio.timeout(10):
+                while not rush.on:
+                    await asyncio.sleep(0.02)
+            before = rested()
+            await asyncio.sleep(2 * limits.projector_wait_s)  # what it asks its feed for next, it asks in the rush
+            sign_ups(history, 100)
+            await until(connection, "select count(*) from denizen_read.directory", 4)
+            await until(connection, "select count(*) from denizen_read.directory", 100)
+            assert 0.5 < rested() - before < 1.0 + limits.rush_rest_max_s
+    finally:
+        await end_tasks([hinting])
 
 
 async def test_a_paused_projection_stands_still_while_others_go_on_and_catches_up(

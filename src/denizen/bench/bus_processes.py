@@ -16,6 +16,7 @@ import uvloop
 from denizen.bus.feed import EventFeed
 from denizen.bus.listening import listen_for_hints
 from denizen.bus.relay import Relay
+from denizen.bus.rush import Rush
 from denizen.bus.settings import BusSettings
 from denizen.bus.shards import ShardReaders
 from denizen.bus.tasks import end_tasks
@@ -63,11 +64,12 @@ def children(*started: Child) -> Iterator[tuple[Child, ...]]:
 def run_relays(pipe: Connection, shards: Shards, bus: BusSettings) -> None:
     """A relay for each shard; tells how many events they published."""
     use(KEYRING)
-    relays = [Relay(shard, arguments, bus) for shard, arguments in shards.items()]
+    rush = Rush()
+    relays = [Relay(shard, arguments, bus, rush) for shard, arguments in shards.items()]
 
     async def serve() -> None:
         tasks = [asyncio.create_task(relay.run()) for relay in relays]
-        tasks.append(asyncio.create_task(listen_for_hints(bus, {relay.shard: relay.hear for relay in relays})))
+        tasks.append(asyncio.create_task(listen_for_hints(bus, rush, {relay.shard: relay.hear for relay in relays})))
         await _answer(pipe, {"published": lambda: sum(relay.published for relay in relays)})
         await end_tasks(tasks)
 

@@ -7,7 +7,8 @@
 
 The feed follows the end of the stream; everything older comes from PostgreSQL. Relays say every half second how far
 their shards are; a feed that hears nothing of a shard asks its PostgreSQL itself. What is known to exist and does not
-come within a moment is read from PostgreSQL. So the bus only makes things quick; without any bus the feed polls.
+come within a moment is read from PostgreSQL; what its relay says is not published yet, some seconds later. So the bus
+only makes things quick; without any bus the feed polls.
 
 One task listens to the bus, one for each shard heals, and none of them takes more than the consumer can.
 """
@@ -56,6 +57,7 @@ class EventFeed:
         self._bus = bus
         self._shards = shards
         self._name = name
+        self._behind_s = limits.feed_behind_s + (bus.give_way_s if bus else 0)
         self._sequencer = Sequencer(starts, passed)
         self._metrics = feed_metrics(name)
         self._came = asyncio.Event()  # something is ready
@@ -183,7 +185,9 @@ class EventFeed:
         healer = self._healers.get(ShardId(heads.shard))
         if healer is not None:
             healer.heard = now
-        self._sequencer.note_heads(heads.heads, now + limits.feed_grace_s)
+        self._sequencer.note_heads(heads.published_of(), now + limits.feed_grace_s)
+        coming = {bucket: heads.heads[bucket] for bucket in heads.published}
+        self._sequencer.note_heads(coming, now + self._behind_s)
 
     async def _heal(self) -> None:
         """Have a healer for each shard of the map, of now."""

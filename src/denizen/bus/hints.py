@@ -1,4 +1,4 @@
-"""The gateway's hint to relays: "I have just committed these sequences".
+"""The gateway's hint to relays: "I have just committed these sequences", and whether its writes queue (see `rush`).
 
 Appends never wait for it. A lane's call after each group only remembers the newest sequences of each bucket; a
 task of its own sends them, a few milliseconds' worth at a time. Without a bus they are forgotten: relays look by
@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from denizen import limits
 from denizen.bus.connection import TROUBLE, Bus, connected
-from denizen.bus.messages import encode_hint
+from denizen.bus.messages import Hint, encode_hint
 from denizen.bus.metrics import hints_sent
 from denizen.bus.settings import HINT_SUBJECT, BusSettings
 from denizen.bus.tasks import end_tasks
@@ -35,6 +35,7 @@ class Hinter:
     def __init__(self, bus: BusSettings) -> None:
         self._settings = bus
         self._news: dict[ShardId, dict[Bucket, int]] = {}
+        self._groups = self._writes = 0  # since the last hint
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._bus: Bus | None = None
@@ -62,6 +63,8 @@ class Hinter:
         def appended(writes: Sequence[Write], outcomes: Sequence[Outcome]) -> None:
             if self._bus is None:
                 return
+            self._groups += 1
+            self._writes += len(writes)
             news = self._news.setdefault(shard, {})
             for write, outcome in zip(writes, outcomes, strict=True):
                 if outcome.sequence:  # none where it was refused
@@ -98,8 +101,9 @@ class Hinter:
     async def _send(self, bus: Bus) -> int:
         """Send what there is; how many buckets that were."""
         news, self._news = self._news, {}
+        group, self._groups, self._writes = self._writes / max(1, self._groups), 0, 0
         buckets = sum(len(heads) for heads in news.values())
         if buckets:
-            await bus.client.publish(HINT_SUBJECT, encode_hint(news))
+            await bus.client.publish(HINT_SUBJECT, encode_hint(Hint(news, group)))
             hints_sent.inc()
         return buckets

@@ -6,7 +6,6 @@ keys may be added to a map and new elements to the end of an event without a new
 message of a version that we do not know is not read: what it holds is read from PostgreSQL.
 """
 
-from collections.abc import Mapping
 from collections.abc import Sequence as Rows
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -102,6 +101,13 @@ class HeadsMessage(Struct, frozen=True):
         return self.heads | self.published
 
 
+class Hint(Struct, frozen=True, array_like=True):
+    """The newest sequences that a gateway has just committed, and how many writes went together, on the average."""
+
+    heads: dict[ShardId, dict[Bucket, int]]
+    group: float
+
+
 class _Version(Struct):
     v: int
 
@@ -110,7 +116,7 @@ _encode = Encoder().encode
 _version = Decoder(_Version).decode
 _events = Decoder(EventsMessage).decode
 _heads = Decoder(HeadsMessage).decode
-_hint = Decoder(dict[ShardId, dict[Bucket, int]]).decode
+_hint = Decoder(Hint).decode
 
 
 def encode_events(shard: ShardId, rows: Rows[Rows[Any]]) -> bytes:
@@ -163,13 +169,13 @@ def decode_heads(payload: bytes) -> HeadsMessage:
     return message
 
 
-def encode_hint(heads: Mapping[ShardId, Mapping[Bucket, int]]) -> bytes:
-    """A hint: the newest sequences that somebody has just committed, by shard and bucket."""
-    return _encode(heads)
+def encode_hint(hint: Hint) -> bytes:
+    """A hint's message."""
+    return _encode(hint)
 
 
-def decode_hint(payload: bytes) -> dict[ShardId, dict[Bucket, int]]:
-    """The sequences in a hint; `BadMessage` if it cannot be read."""
+def decode_hint(payload: bytes) -> Hint:
+    """The hint in a message; `BadMessage` if it cannot be read."""
     try:
         return _hint(payload)
     except msgspec.DecodeError as error:

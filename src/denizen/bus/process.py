@@ -8,6 +8,7 @@ import structlog
 from denizen import limits
 from denizen.bus.listening import Hear, listen_for_hints
 from denizen.bus.relay import Relay
+from denizen.bus.rush import Rush
 from denizen.bus.settings import BusSettings
 from denizen.bus.tasks import end_tasks
 from denizen.events.stores import Places, found_places
@@ -25,6 +26,7 @@ class Relays:
         self._source = source
         self._bus = bus
         self._tasks: dict[ShardId, asyncio.Task[None]] = {}
+        self.rush = Rush()
         self.hearers: dict[ShardId, Hear] = {}
 
     async def run(self) -> None:
@@ -60,7 +62,7 @@ class Relays:
         places = found_places(self._places, lacking)
         for shard in lacking:
             if shard in places:
-                relay = Relay(shard, dict(places[shard]), self._bus)
+                relay = Relay(shard, dict(places[shard]), self._bus, self.rush)
                 self.hearers[shard] = relay.hear
                 self._tasks[shard] = asyncio.get_running_loop().create_task(relay.run())
         started = [shard for shard in lacking if shard in self._tasks]
@@ -76,7 +78,7 @@ async def serve_relays(places: Places, source: MapSource, bus: BusSettings) -> N
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     relays = Relays(places, source, bus)
-    tasks = [loop.create_task(relays.run()), loop.create_task(listen_for_hints(bus, relays.hearers))]
+    tasks = [loop.create_task(relays.run()), loop.create_task(listen_for_hints(bus, relays.rush, relays.hearers))]
     stopping = loop.create_task(stop.wait())
     try:
         ended, _ = await asyncio.wait({stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)

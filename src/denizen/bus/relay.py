@@ -5,7 +5,7 @@
 It looks when a gateway hints that something was committed, and at every bucket twice a second whether or not anybody
 hinted. Gateways hint less often the more they commit, so that one message carries what many commits wrote; where they
 are many, some milliseconds pass from one read to the next at least. And the relay rests in proportion to its work, so
-that on a busy machine it does more at a time, for less.
+that on a busy machine it does more at a time, for less. In a rush it gives way to the writers.
 What goes wrong, with PostgreSQL or with the bus, ends in a new beginning; nothing that it holds in memory is needed.
 
 Caller's duties: `run` until it is no longer wanted, then end that task with `tasks.end_tasks`; pass hints to `hear`.
@@ -25,6 +25,7 @@ from denizen.bus.connection import TROUBLE, Bus, connected
 from denizen.bus.cursors import Cursors
 from denizen.bus.metrics import RelayMetrics
 from denizen.bus.outlet import Outlet, open_outlet
+from denizen.bus.rush import GivingWay, Rush
 from denizen.bus.settings import BusSettings
 from denizen.bus.source import Source, locked_source
 from denizen.bus.streams import ensure_streams
@@ -48,12 +49,13 @@ def pause_after(events: int) -> float:
 class Relay:
     """Publishes one shard's events. `connect_args` are those of `asyncpg.connect` for its primary."""
 
-    def __init__(self, shard: ShardId, connect_args: dict[str, Any], bus: BusSettings) -> None:
+    def __init__(self, shard: ShardId, connect_args: dict[str, Any], bus: BusSettings, rush: Rush) -> None:
         self.shard = shard
         self.published = 0  # events, since the start
         self.leading = False
         self._connect_args = connect_args
         self._bus = bus
+        self._giving_way = GivingWay(rush, bus.give_way_s)
         self._wake = asyncio.Event()
         self._cursors: Cursors | None = None
         self._metrics = RelayMetrics(shard)
@@ -119,9 +121,11 @@ class Relay:
             events = await self._publish_some(source, outlet, self._cursors)
             bus.check()
             ended = loop.time()
+            worked = ended - began
             far_behind = events >= limits.bus_batch_events_max
-            rest = 0.0 if far_behind else min((ended - began) * limits.event_plane_rest, limits.bus_relay_pause_max_s)
-            await asyncio.sleep(max(rest, began + pause_after(events) - ended))
+            rest = 0.0 if far_behind else min(worked * limits.event_plane_rest, limits.bus_relay_pause_max_s)
+            given = self._giving_way.rest_after(worked, level=self.level)
+            await asyncio.sleep(max(rest, given, began + pause_after(events) - ended))
             await self._until(look_at)
 
     async def _publish_some(self, source: Source, outlet: Outlet, cursors: Cursors) -> int:
@@ -129,7 +133,7 @@ class Relay:
         asked = cursors.next(limits.bus_batch_buckets_max)
         if not asked:
             return 0
-        rows = await source.after(asked)
+        rows = await source.after(asked, self._giving_way.events_max(limits.bus_batch_events_max))
         if rows:
             messages = await outlet.publish(rows, cursors)
             self.published += len(rows)

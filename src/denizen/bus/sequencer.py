@@ -68,7 +68,8 @@ class Sequencer:
         self._passed = frozenset(passed)
         self._taken: dict[Bucket, int] = dict(starts)
         self._heads: dict[Bucket, int] = dict(starts)
-        self._behind: dict[Bucket, tuple[float, int]] = {}  # when to heal, and up to where at least
+        # When to heal, up to where at least, and when to heal what was heard of since.
+        self._behind: dict[Bucket, tuple[float, int, float]] = {}
         self._given: dict[Bucket, int] = {}  # what was given last, of buckets with more since
         self._parked: dict[Bucket, dict[int, Item | None]] = {}  # None: to be passed over
         self._parked_count = 0
@@ -110,17 +111,19 @@ class Sequencer:
             self._heads[bucket] = max(head, self._heads[bucket])
             due = self._behind.get(bucket)
             if due is None or taken >= due[1] or heal_at <= due[0]:
-                self._behind[bucket] = (heal_at, head)
+                self._behind[bucket] = (heal_at, head, heal_at)
+            else:
+                self._behind[bucket] = (*due[:2], heal_at)
 
     def due(self, now: float, wanted: Callable[[Bucket], bool], buckets_max: int) -> dict[Bucket, int]:
         """Buckets to heal now, each with the sequence to read after; only those that are `wanted`."""
         found: dict[Bucket, int] = {}
-        for bucket, (heal_at, target) in list(self._behind.items()):
+        for bucket, (heal_at, target, then_at) in list(self._behind.items()):
             taken = self._taken[bucket]
             if taken >= self._heads[bucket]:
                 del self._behind[bucket]
             elif taken >= target:  # more was heard of since, and may be on its way
-                self._behind[bucket] = (now + limits.feed_grace_s, self._heads[bucket])
+                self._behind[bucket] = (then_at, self._heads[bucket], then_at)
             elif heal_at <= now and wanted(bucket):
                 found[bucket] = taken
                 if len(found) == buckets_max:
@@ -132,7 +135,7 @@ class Sequencer:
         for bucket, after in buckets.items():
             due = self._behind.get(bucket)
             if due is not None and self._taken[bucket] == after:
-                self._behind[bucket] = (again_at, due[1])
+                self._behind[bucket] = (again_at, due[1], again_at)
 
     def take(self, events_max: int) -> Batch:
         """The next events, and what they cover; raises the `UnknownEvent` that is the very next."""
@@ -158,7 +161,7 @@ class Sequencer:
             self._taken[bucket] = start
             self._heads[bucket] = head = max(self._heads.get(bucket, start), start)
             if head > start:
-                self._behind[bucket] = (now, head)
+                self._behind[bucket] = (now, head, now)
 
     def _take(self, bucket: Bucket, sequence: int, item: Item | None) -> None:
         if item is not None:

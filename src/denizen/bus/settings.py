@@ -4,6 +4,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from denizen import limits
 from denizen.sharding.ids import ShardId
 
 EVENTS_STREAM: Final = "DENIZEN_EVENTS"
@@ -28,7 +29,7 @@ class BusSettings(Struct, frozen=True):
 
     Messages are dropped when they are older than `retention_s`, or when the stream has more than `retention_bytes`:
     the oldest first. `replicas` is that of the streams, for a cluster. Messages may hold personal data, so the age is
-    the time after which an erased person is gone from the bus too.
+    the time after which an erased person is gone from the bus too. `give_way_s`: see `rush`.
     """
 
     servers: tuple[str, ...]  # nats://host:port, tls://host:port
@@ -38,3 +39,4 @@ class BusSettings(Struct, frozen=True):
     retention_s: int = 24 * 3600
     retention_bytes: int = 1 << 30
     replicas: int = 1
+    give_way_s: float = limits.rush_patience_s

@@ -40,13 +40,13 @@ class Source:
         """
         return await read_heads(self._connection, PUBLISHED)
 
-    async def after(self, buckets: Mapping[Bucket, int]) -> list[asyncpg.Record]:
-        """Events of these buckets after the given sequences, one bucket after the other."""
+    async def after(self, buckets: Mapping[Bucket, int], events_max: int) -> list[asyncpg.Record]:
+        """At most so many events of these buckets after the given sequences, one bucket after the other."""
         return await read_raw_after(
             self._connection,
             buckets,
             bucket_events_max=limits.bus_bucket_events_max,
-            events_max=limits.bus_batch_events_max,
+            events_max=events_max,
         )
 
 

@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Struct, field
 
 from denizen.errors import BadConfiguration
-from denizen.limits import shards_max
+from denizen.limits import rush_patience_s, shards_max
 from denizen.postgres.settings import GIB, MIB, connections_default
 
 LOGIN_NAMES = ("email", "username", "phone")
@@ -81,6 +81,7 @@ class BusSection(Struct, frozen=True, forbid_unknown_fields=True):
     retention_h: float = 24.0  # how long an event stays on the bus
     retention_size: str = "1GB"
     replicas: int = 1  # of the streams, on a cluster
+    give_way_s: float = rush_patience_s  # in a rush, for so long writes come before read models; 0: never
 
     @property
     def retention_s(self) -> int:
@@ -271,6 +272,8 @@ def _check_bus(bus: BusSection, origins: Mapping[str, str]) -> None:
         raise wrong("bus.retention_h", bus.retention_h, "hours from 0.001 to 8760", origins)
     if bus.retention_bytes < 16 * MIB:
         raise wrong("bus.retention_size", bus.retention_size, 'a size such as "512MB", at least 16MB', origins)
+    if not 0 <= bus.give_way_s <= 600:
+        raise wrong("bus.give_way_s", bus.give_way_s, "seconds from 0 to 600", origins)
     if bus.replicas not in (1, 3, 5):
         raise wrong("bus.replicas", bus.replicas, "1, 3 or 5", origins)
 

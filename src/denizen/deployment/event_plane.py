@@ -8,6 +8,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from msgspec import structs
+
 from denizen import limits
 from denizen.bus.server import NatsPlan, NatsServer
 from denizen.bus.settings import BusSettings
@@ -123,10 +125,11 @@ class EventPlane:
 
     def _settings(self) -> BusSettings:
         if self.server is not None:
-            return self.server.settings()
+            return structs.replace(self.server.settings(), give_way_s=self._config.give_way_s)
         return BusSettings(
             self._config.servers,
             retention_s=self._config.retention_s,
             retention_bytes=self._config.retention_bytes,
             replicas=self._config.replicas,
+            give_way_s=self._config.give_way_s,
         )

@@ -11,7 +11,10 @@ import structlog
 from denizen import limits
 from denizen.bus.batches import Feed
 from denizen.bus.feed import EventFeed
+from denizen.bus.listening import listen_for_hints
+from denizen.bus.rush import GivingWay, Rush
 from denizen.bus.shards import ShardReaders
+from denizen.bus.tasks import end_tasks
 from denizen.deployment.layout import Deployment
 from denizen.deployment.read_side import ReadDatabaseAway, prepare_read, readers_of
 from denizen.events.reading import read_stream
@@ -44,10 +47,15 @@ async def _project(deployment: Deployment, shards: ShardReaders) -> None:
         except ReadDatabaseAway as error:
             _log.warning("read_database_away", detail=error.detail)
             await asyncio.sleep(limits.projector_retry_s)
-    await _projector(deployment, shards).run()
+    rush, bus = Rush(), deployment.bus
+    listening = [] if bus is None else [asyncio.create_task(listen_for_hints(bus, rush, {}))]
+    try:
+        await _projector(deployment, shards, GivingWay(rush, bus.give_way_s if bus else 0)).run()
+    finally:
+        await end_tasks(listening)
 
 
-def _projector(deployment: Deployment, shards: ShardReaders) -> Projector:
+def _projector(deployment: Deployment, shards: ShardReaders, giving_way: GivingWay) -> Projector:
     @asynccontextmanager
     async def open_feed(starts: Mapping[Bucket, int]) -> AsyncIterator[Feed]:
         async with EventFeed(deployment.bus, shards, starts, name="projector", passed=PASSED) as feed:
@@ -60,4 +68,4 @@ def _projector(deployment: Deployment, shards: ShardReaders) -> Projector:
             lambda connection: read_stream(connection, identifier, after_version=after, limit=limit),
         )
 
-    return Projector(deployment.read_connect_args, catalogue(), open_feed, stream)
+    return Projector(deployment.read_connect_args, catalogue(), open_feed, stream, giving_way)

@@ -21,6 +21,7 @@ import structlog
 
 from denizen import limits
 from denizen.bus.batches import Batch, Feed
+from denizen.bus.rush import GivingWay, never_giving_way
 from denizen.errors import DenizenError
 from denizen.events.codec import UnknownEvent
 from denizen.events.lanes import BROKEN, PASSING
@@ -51,7 +52,8 @@ _PROGRESS: Final = """
 class Projector:
     """Runs the projections until it is cancelled.
 
-    `open_feed` opens a feed from the given starts; `read_stream` reads a parked stream for a retry.
+    `open_feed` opens a feed from the given starts; `read_stream` reads a parked stream for a retry. `giving_way`: to
+    writers, in a rush.
     """
 
     def __init__(
@@ -60,11 +62,13 @@ class Projector:
         projections: Mapping[str, Projection],
         open_feed: OpenFeed,
         read_stream: StreamReader,
+        giving_way: GivingWay | None = None,
     ) -> None:
         self._connect_args = connect_args
         self._projections = projections
         self._open_feed = open_feed
         self._read_stream = read_stream
+        self._giving_way = never_giving_way() if giving_way is None else giving_way
 
     async def run(self) -> None:
         """Take charge, apply, begin again after trouble; for ever."""
@@ -76,7 +80,12 @@ class Projector:
                         await _resume_unknown(control)
                         retried_unknown = True
                     await Session(
-                        control, self._connect_args, self._projections, self._open_feed, self._read_stream
+                        control,
+                        self._connect_args,
+                        self._projections,
+                        self._open_feed,
+                        self._read_stream,
+                        giving_way=self._giving_way,
                     ).run()
             except (*BROKEN, *PASSING, DenizenError, asyncpg.PostgresError) as error:
                 _log.warning("projector_begins_again", error=str(error) or type(error).__name__)
@@ -103,12 +112,15 @@ class Session:
         projections: Mapping[str, Projection],
         open_feed: OpenFeed,
         read_stream: StreamReader,
+        *,
+        giving_way: GivingWay,
     ) -> None:
         self._control = control
         self._connect_args = connect_args
         self._projections = projections
         self._open_feed = open_feed
         self._read_stream = read_stream
+        self._giving_way = giving_way
         self._writer: asyncpg.Connection  # of all runners
         self._runners: dict[tuple[str, int], Runner] = {}
         self._lags: dict[tuple[str, int], Lag] = {}
@@ -134,7 +146,8 @@ class Session:
                     await asyncio.sleep(limits.projector_wait_s)
                     continue
                 try:
-                    batch = await self._feed.next_batch(limits.projector_batch_events_max, limits.projector_wait_s)
+                    events_max = self._giving_way.events_max(limits.projector_batch_events_max)
+                    batch = await self._feed.next_batch(events_max, limits.projector_wait_s)
                 except UnknownEvent as error:
                     await self._pause_all(f"{UNKNOWN_EVENT}: {error}")
                     continue
@@ -142,13 +155,14 @@ class Session:
                 if batch.events or batch.spans:
                     began = loop.time()
                     await self._apply(batch)
-                    if len(batch.events) < limits.projector_batch_events_max:  # else it is far behind
-                        await self._rest(loop.time() - began)
+                    far_behind = len(batch.events) >= limits.projector_batch_events_max
+                    await self._rest(loop.time() - began, far_behind=far_behind)
 
-    async def _rest(self, worked: float) -> None:
+    async def _rest(self, worked: float, *, far_behind: bool) -> None:
         """Let events gather: more the longer it worked, so that on a busy machine it does more at a time, for less."""
         rest = min(worked * limits.event_plane_rest, limits.projector_pause_s_max)
-        await asyncio.sleep(max(rest, limits.projector_pause_s - worked))
+        rest = 0.0 if far_behind else max(rest, limits.projector_pause_s - worked)
+        await asyncio.sleep(max(rest, self._giving_way.rest_after(worked, level=not far_behind)))
 
     async def _apply(self, batch: Batch) -> None:
         arrivals = Arrivals.of_batch(batch)
