@@ -106,26 +106,30 @@ def test_nobody_gives_way_on_a_machine_that_does_not_tell_how_busy_it_is(tmp_pat
 def test_who_gives_way_does_less_at_a_time_and_rests_longer(scene: Scene) -> None:
     giving_way = GivingWay(scene.rush, 10.0)
     assert giving_way.events_max(2_000) == 2_000
-    assert giving_way.rest_after(0.01, level=True) == 0
+    assert giving_way.rest_after(0.01) == 0
     scene.hints(1.0)
     assert giving_way.events_max(2_000) == limits.rush_batch_events_max
-    assert giving_way.rest_after(0.01, level=False) == pytest.approx(0.01 * limits.rush_rest)
-    assert giving_way.rest_after(10.0, level=False) == limits.rush_rest_max_s
+    assert giving_way.rest_after(0.001) == pytest.approx(0.001 * limits.rush_rest)
+    assert giving_way.rest_after(10.0) == limits.rush_rest_max_s
 
 
 def test_patience_ends_and_is_had_anew_only_after_the_rush_when_all_is_done(scene: Scene) -> None:
-    giving_way = GivingWay(scene.rush, 10.0)
+    giving_way = GivingWay(scene.rush, 5.0)
     scene.hints(1.0)
-    rested = [giving_way.rest_after(0.25, level=False) for _ in range(20)]
-    assert rested[:8] == [1.0] * 8  # 1.25 s each time
-    assert rested[8:] == [0.0] * 12
-    assert giving_way.rest_after(0.25, level=True) == 0  # the rush goes on
-    scene.hints(2.0, SMALL)
-    giving_way.rest_after(0.25, level=False)  # not done yet
+    assert giving_way.rest_after(0.25) > 0
+    scene.hints(4.5)
+    assert giving_way.rest_after(0.25) > 0
+    scene.hints(1.0)
+    assert giving_way.rest_after(0.25) == 0
+    giving_way.caught_up()  # the rush goes on
     scene.hints(1.0)
     assert not giving_way.on
+    scene.hints(2.0, SMALL)  # it is over, and not everything is done
+    scene.hints(1.0)
+    assert scene.rush.on
+    assert not giving_way.on
     scene.hints(2.0, SMALL)
-    giving_way.rest_after(0.25, level=True)
+    giving_way.caught_up()
     scene.hints(1.0)
     assert giving_way.on
 

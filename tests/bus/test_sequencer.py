@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from msgspec import Struct
 
 from denizen import limits
+from denizen.bus.feed import heads_to_come
+from denizen.bus.messages import HeadsMessage
 from denizen.bus.sequencer import Sequencer
 from denizen.events.codec import UnknownEvent
 from denizen.events.records import RecordedEvent
@@ -143,6 +145,26 @@ def test_a_head_that_is_not_reached_is_due_after_its_grace() -> None:
     sequencer.offer(offered(1, 2), now=1.4)
     sequencer.note_heads({Bucket(1): 3}, heal_at=1.9)  # under way again: a new head, a new grace
     assert sequencer.due(1.4, everything, 10) == {}
+
+
+def test_a_head_that_comes_later_is_due_later_than_one_that_should_be_here() -> None:
+    sequencer = Sequencer({Bucket(1): 0})
+    sequencer.note_heads({Bucket(1): 2}, heal_at=1.3)
+    sequencer.note_heads({Bucket(1): 9}, heal_at=11.0)
+    assert sequencer.due(1.3, everything, 10) == {1: 0}
+    sequencer.offer(offered(1, 2), now=1.4)
+    assert sequencer.due(10.9, everything, 10) == {}
+    sequencer.note_heads({Bucket(1): 3}, heal_at=10.9)  # and comes, or is lost
+    assert sequencer.due(10.9, everything, 10) == {1: 2}
+    assert sequencer.heads == {1: 9}
+
+
+def test_what_a_relay_has_yet_to_publish_comes_later_unless_it_was_overtaken() -> None:
+    published, behind, overtaken = Bucket(1), Bucket(2), Bucket(3)
+    heads = HeadsMessage(1, "s1", 0, {published: 5, behind: 50, overtaken: 50}, {behind: 40, overtaken: 40}, "", 1)
+    soon, later = heads_to_come(heads, {published: 5, behind: 39, overtaken: 41})
+    assert soon == {published: 5, behind: 40, overtaken: 50}
+    assert later == {behind: 50}
 
 
 def test_a_bucket_that_a_read_did_not_advance_waits_before_the_next() -> None:

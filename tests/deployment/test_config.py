@@ -72,7 +72,7 @@ def test_lists_in_variables_are_separated_by_commas() -> None:
         ("[bus]\nservers = ['nats://u:secret@']\n", r"bus\.servers = 'nats://u:\*\*\*@'"),
         ("[bus]\nretention_h = 0.0001\n", r"bus\.retention_h = 0\.0001 .* from 0\.001 to 8760"),
         ("[bus]\nretention_size = '1KB'\n", r"bus\.retention_size = '1KB' .* at least 16MB"),
-        ("[bus]\ngive_way_s = -1\n", r"bus\.give_way_s = -1.* from 0 to 600"),
+        ("[bus]\ngive_way_s = -1\n", r"bus\.give_way_s = -1.* from 0 to 60"),
         ("[bus]\nreplicas = 2\n", r"bus\.replicas = 2 .*: 1, 3 or 5"),
         ("[postgres.settings]\nport = 1\n", r"postgres\.settings = 'port' .* Denizen decides this setting itself"),
         ("[postgres.settings]\n'a\\nb' = 1\n", r"postgres\.settings .* a name of a PostgreSQL setting"),

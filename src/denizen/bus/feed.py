@@ -24,7 +24,7 @@ from denizen import limits
 from denizen.bus.batches import Batch
 from denizen.bus.connection import TROUBLE, Bus, connected
 from denizen.bus.healing import Healer
-from denizen.bus.messages import BadMessage, decode_events, decode_heads
+from denizen.bus.messages import BadMessage, HeadsMessage, decode_events, decode_heads
 from denizen.bus.metrics import feed_metrics
 from denizen.bus.sequencer import Sequencer
 from denizen.bus.settings import HEADS_SUBJECTS, BusSettings
@@ -185,9 +185,9 @@ class EventFeed:
         healer = self._healers.get(ShardId(heads.shard))
         if healer is not None:
             healer.heard = now
-        self._sequencer.note_heads(heads.published_of(), now + limits.feed_grace_s)
-        coming = {bucket: heads.heads[bucket] for bucket in heads.published}
-        self._sequencer.note_heads(coming, now + self._behind_s)
+        soon, later = heads_to_come(heads, self._sequencer.taken)
+        self._sequencer.note_heads(soon, now + limits.feed_grace_s)
+        self._sequencer.note_heads(later, now + self._behind_s)
 
     async def _heal(self) -> None:
         """Have a healer for each shard of the map, of now."""
@@ -222,6 +222,18 @@ class EventFeed:
         for task in [*self._tasks, *(healer.task for healer in self._healers.values())]:
             if task is not None and task.done() and not task.cancelled():
                 task.result()
+
+
+def heads_to_come(heads: HeadsMessage, taken: Mapping[Bucket, int]) -> tuple[dict[Bucket, int], dict[Bucket, int]]:
+    """Heads that come soon or are lost, and those that a relay has yet to publish.
+
+    Where a feed had to overtake its relay once, for that lacks more than it may, it need not wait for it again.
+    """
+    soon, later = heads.published_of(), dict[Bucket, int]()
+    for bucket, published in heads.published.items():
+        which = later if published >= taken.get(bucket, 0) else soon
+        which[bucket] = heads.heads.get(bucket, published)
+    return soon, later
 
 
 def _now() -> float:

@@ -18,7 +18,7 @@ _relay_seconds: Final = Histogram(
     "denizen_relay_lag_seconds", "From an event's recording to its publication", ["shard"], buckets=_SECONDS
 )
 rested_seconds: Final = Counter("denizen_rush_rested_seconds", "Time for which writers went first, in rushes")
-hints_sent: Final = Counter("denizen_bus_hints", "Hints sent to relays")
+hints_sent: Final = Counter("denizen_bus_hints", "Hints sent to relays and projectors")
 
 _feed_events: Final = Counter("denizen_feed_events", "Events a feed took, by where from", ["feed", "source"])
 _feed_duplicates: Final = Counter("denizen_feed_duplicates", "Events that came again, and were dropped", ["feed"])

@@ -124,8 +124,9 @@ class Relay:
             worked = ended - began
             far_behind = events >= limits.bus_batch_events_max
             rest = 0.0 if far_behind else min(worked * limits.event_plane_rest, limits.bus_relay_pause_max_s)
-            given = self._giving_way.rest_after(worked, level=self.level)
-            await asyncio.sleep(max(rest, given, began + pause_after(events) - ended))
+            if events < limits.rush_batch_events_max:
+                self._giving_way.caught_up()
+            await asyncio.sleep(max(rest, self._giving_way.rest_after(worked), began + pause_after(events) - ended))
             await self._until(look_at)
 
     async def _publish_some(self, source: Source, outlet: Outlet, cursors: Cursors) -> int:
@@ -133,14 +134,15 @@ class Relay:
         asked = cursors.next(limits.bus_batch_buckets_max)
         if not asked:
             return 0
-        rows = await source.after(asked, self._giving_way.events_max(limits.bus_batch_events_max))
+        events_max = self._giving_way.events_max(limits.bus_batch_events_max)
+        rows = await source.after(asked, events_max)
         if rows:
             messages = await outlet.publish(rows, cursors)
             self.published += len(rows)
             self._metrics.events.inc(len(rows))
             self._metrics.messages.inc(messages)
             self._metrics.seconds.observe(max(0.0, time.time() - rows[0][_RECORDED_AT] / 1e6))
-        if len(rows) < limits.bus_bucket_events_max:  # no limit of the read was reached: that was all
+        if len(rows) < min(events_max, limits.bus_bucket_events_max):  # no limit of the read was reached: that was all
             cursors.settle()
         return len(rows)
 

@@ -34,7 +34,7 @@ class Processors:
         """Processors that had nothing to do; infinitely many if that is not known."""
         if now - self._at >= limits.rush_look_s:
             idle = self._idle_s()
-            self._free = (idle - self._idle) / (now - self._at) if self._idle < inf else inf
+            self._free = max(0.0, idle - self._idle) / (now - self._at) if self._idle < inf else inf
             self._idle, self._at = idle, now
         return self._free
 
@@ -53,12 +53,12 @@ class Rush:
 
     def __init__(self, processors: Processors | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._processors = processors or Processors()
-        self._clock = clock
+        self.clock = clock
         self._began = self._heard = -inf
 
     def hear(self, group: float) -> None:
         """A gateway's last groups had so many writes, on the average."""
-        now = self._clock()
+        now = self.clock()
         if group < limits.rush_group_writes or self._processors.free(now) >= limits.rush_processors_free:
             return
         if now - self._heard > limits.rush_over_s:
@@ -68,7 +68,7 @@ class Rush:
     @property
     def on(self) -> bool:
         """Whether there is one, that is more than a moment's."""
-        return self._clock() - self._heard <= limits.rush_over_s and self._heard - self._began >= limits.rush_begins_s
+        return self.clock() - self._heard <= limits.rush_over_s and self._heard - self._began >= limits.rush_begins_s
 
 
 class GivingWay:
@@ -77,30 +77,30 @@ class GivingWay:
     def __init__(self, rush: Rush, patience_s: float) -> None:
         self._rush = rush
         self._patience_s = patience_s
-        self._given_s = 0.0
+        self._ends = inf
 
     @property
     def on(self) -> bool:
         """Whether to give way now."""
-        return self._given_s < self._patience_s and self._rush.on
+        return self._patience_s > 0 and self._rush.on and self._rush.clock() < self._ends
 
     def events_max(self, usual: int) -> int:
         """How many events to do at a time."""
         return min(usual, limits.rush_batch_events_max) if self.on else usual
 
-    def rest_after(self, worked_s: float, *, level: bool) -> float:
-        """Seconds to rest, 0 if nobody is given way to; `level`: nothing is left to do.
-
-        Patience is had anew after a rush, once everything is done that was put off.
-        """
-        if level and not self._rush.on:
-            self._given_s = 0.0
+    def rest_after(self, worked_s: float) -> float:
+        """Seconds to rest, 0 if nobody is given way to."""
         if not self.on:
             return 0.0
+        self._ends = min(self._ends, self._rush.clock() + self._patience_s)
         rest = min(worked_s * limits.rush_rest, limits.rush_rest_max_s)
-        self._given_s += worked_s + rest
         rested_seconds.inc(rest)
         return rest
+
+    def caught_up(self) -> None:
+        """Nothing is left to do: there is patience anew, unless the rush goes on."""
+        if not self._rush.on:
+            self._ends = inf
 
 
 def never_giving_way() -> GivingWay:

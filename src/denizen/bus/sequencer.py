@@ -75,6 +75,7 @@ class Sequencer:
         self._parked_count = 0
         self._ready: deque[Item] = deque()
         self.heads: Mapping[Bucket, int] = MappingProxyType(self._heads)
+        self.taken: Mapping[Bucket, int] = MappingProxyType(self._taken)
         self.duplicates = self.holes = 0
 
     @property
@@ -123,7 +124,8 @@ class Sequencer:
             if taken >= self._heads[bucket]:
                 del self._behind[bucket]
             elif taken >= target:  # more was heard of since, and may be on its way
-                self._behind[bucket] = (then_at, self._heads[bucket], then_at)
+                again_at = max(then_at, now + limits.feed_grace_s)
+                self._behind[bucket] = (again_at, self._heads[bucket], again_at)
             elif heal_at <= now and wanted(bucket):
                 found[bucket] = taken
                 if len(found) == buckets_max:
@@ -135,7 +137,7 @@ class Sequencer:
         for bucket, after in buckets.items():
             due = self._behind.get(bucket)
             if due is not None and self._taken[bucket] == after:
-                self._behind[bucket] = (again_at, due[1], again_at)
+                self._behind[bucket] = (again_at, due[1], max(again_at, due[2]))
 
     def take(self, events_max: int) -> Batch:
         """The next events, and what they cover; raises the `UnknownEvent` that is the very next."""

@@ -11,7 +11,7 @@ EVENTS_STREAM: Final = "DENIZEN_EVENTS"
 HEADS_STREAM: Final = "DENIZEN_HEADS"
 EVENTS_SUBJECTS: Final = "denizen.events.*"
 HEADS_SUBJECTS: Final = "denizen.heads.*"
-HINT_SUBJECT: Final = "denizen.hint"  # gateways tell relays that something was committed; never stored
+HINT_SUBJECT: Final = "denizen.hint"  # gateways tell relays and projectors that something was committed; never stored
 
 
 def events_subject(shard: ShardId) -> str:

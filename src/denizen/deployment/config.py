@@ -272,8 +272,8 @@ def _check_bus(bus: BusSection, origins: Mapping[str, str]) -> None:
         raise wrong("bus.retention_h", bus.retention_h, "hours from 0.001 to 8760", origins)
     if bus.retention_bytes < 16 * MIB:
         raise wrong("bus.retention_size", bus.retention_size, 'a size such as "512MB", at least 16MB', origins)
-    if not 0 <= bus.give_way_s <= 600:
-        raise wrong("bus.give_way_s", bus.give_way_s, "seconds from 0 to 600", origins)
+    if not 0 <= bus.give_way_s <= 60:
+        raise wrong("bus.give_way_s", bus.give_way_s, "seconds from 0 to 60", origins)
     if bus.replicas not in (1, 3, 5):
         raise wrong("bus.replicas", bus.replicas, "1, 3 or 5", origins)
 

@@ -12,7 +12,7 @@ from denizen import limits
 from denizen.bus.batches import Feed
 from denizen.bus.feed import EventFeed
 from denizen.bus.listening import listen_for_hints
-from denizen.bus.rush import GivingWay, Rush
+from denizen.bus.rush import GivingWay, Rush, never_giving_way
 from denizen.bus.shards import ShardReaders
 from denizen.bus.tasks import end_tasks
 from denizen.deployment.layout import Deployment
@@ -48,11 +48,16 @@ async def _project(deployment: Deployment, shards: ShardReaders) -> None:
             _log.warning("read_database_away", detail=error.detail)
             await asyncio.sleep(limits.projector_retry_s)
     rush, bus = Rush(), deployment.bus
-    listening = [] if bus is None else [asyncio.create_task(listen_for_hints(bus, rush, {}))]
+    projector = _projector(deployment, shards, GivingWay(rush, bus.give_way_s) if bus else never_giving_way())
+    tasks = [asyncio.create_task(projector.run())]
+    if bus is not None:
+        tasks.append(asyncio.create_task(listen_for_hints(bus, rush, {})))
     try:
-        await _projector(deployment, shards, GivingWay(rush, bus.give_way_s if bus else 0)).run()
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            task.result()  # they end only by a defect
     finally:
-        await end_tasks(listening)
+        await end_tasks(tasks)
 
 
 def _projector(deployment: Deployment, shards: ShardReaders, giving_way: GivingWay) -> Projector:

@@ -155,14 +155,13 @@ class Session:
                 if batch.events or batch.spans:
                     began = loop.time()
                     await self._apply(batch)
-                    far_behind = len(batch.events) >= limits.projector_batch_events_max
-                    await self._rest(loop.time() - began, far_behind=far_behind)
+                    await self._rest(loop.time() - began, far_behind=len(batch.events) >= events_max)
 
     async def _rest(self, worked: float, *, far_behind: bool) -> None:
         """Let events gather: more the longer it worked, so that on a busy machine it does more at a time, for less."""
         rest = min(worked * limits.event_plane_rest, limits.projector_pause_s_max)
         rest = 0.0 if far_behind else max(rest, limits.projector_pause_s - worked)
-        await asyncio.sleep(max(rest, self._giving_way.rest_after(worked, level=not far_behind)))
+        await asyncio.sleep(max(rest, self._giving_way.rest_after(worked)))
 
     async def _apply(self, batch: Batch) -> None:
         arrivals = Arrivals.of_batch(batch)
@@ -240,16 +239,20 @@ class Session:
         if self._heads is None or self._feed is None:
             return
         silence = self._feed.silence_s
-        lag, known = 0, dict[Bucket, int]()
+        lag = most = 0
+        known = dict[Bucket, int]()
         for key, runner in self._runners.items():
             await runner.store()
             if runner.checkpoints != known:  # most are where the one before is
                 known = runner.checkpoints
                 lag = sum(max(0, head - known[bucket]) for bucket, head in self._heads.items())
+            most = max(most, lag)
             self._lags[key].behind(lag)
             await self._control.execute(
                 _PROGRESS, *key, lag, *self._lags[key].percentiles(), silence if lag == 0 else inf
             )
+        if most < limits.projector_batch_events_max:
+            self._giving_way.caught_up()
 
     async def _pause_all(self, reason: str) -> None:
         for key in list(self._runners):
