@@ -90,9 +90,9 @@ def cqrs(
     events: Annotated[int, Parameter(help="Events to replay.", validator=Number(gte=10_000))] = 1_500_000,
     users: Annotated[int, Parameter(help="Users to search.", validator=Number(gte=1_000))] = 1_000_000,
     seconds: Annotated[float, Parameter(help="How long loads last.", validator=Number(gte=4))] = 10.0,
-    rounds: Runs = 3,
+    rounds: Runs = 4,
 ) -> None:
-    """The read side: replay, searches, lag, what it takes from appends, NATS wiped. About four minutes."""
+    """The read side: replay, searches, lag, what it takes from appends, NATS wiped. About six minutes."""
     from denizen.bench.cqrs.run import Plan, run
 
     run(parts, Plan(events=events, users=users, seconds=seconds, rounds=rounds))

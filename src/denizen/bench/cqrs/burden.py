@@ -1,11 +1,11 @@
 """What the event plane takes from appends: sign-ups over HTTP, as fast as they go, with and without it.
 
 Without means that relay and projector are stopped (SIGSTOP) in the midst of the same deployment; with, that they run,
-and have caught up. The rounds alternate. Load, gateway, servers, relay and projectors share the cores, and the load
-leaves little of them idle, so whatever relay and projectors use is taken from the appends. In a rush they give way for
-some seconds (`bus.give_way_s`), and do afterwards what they put off. So each round with them is measured twice: at its
-beginning, and when their patience is over and they have caught up, under the same load. How long the read models need
-to be level after all of it is told too.
+and have caught up. Which comes first alternates. Load, gateway, servers, relay and projectors share the cores, and the
+load leaves little of them idle, so whatever relay and projectors use is taken from the appends. In a rush they give way
+for some seconds (`bus.give_way_s`), and do afterwards what they put off. So each round with them is measured twice: at
+its beginning, and when their patience is over and they have caught up, under the same load. How long the read models
+need to be level after all of it is told too.
 """
 
 import os
@@ -25,6 +25,7 @@ LANES = 64
 BAR = 0.9
 LEVEL = 1_000  # events that the read models lack while they follow as always
 CATCH_UP_S = 60.0
+REST_S = 3.0  # before each measurement
 
 
 def measure(plant: Plant, seconds: float, rounds: int) -> list[Figure]:
@@ -34,19 +35,26 @@ def measure(plant: Plant, seconds: float, rounds: int) -> list[Figure]:
     lasting: list[float] = []
     behind: list[float] = []
     processor: dict[str, list[float]] = {}
-    _sign_up(plant, 1)
-    for _ in range(rounds):
-        uvloop.run(plant.until_level())
+
+    def without() -> None:
+        _rest(plant)
         with _stopped(plant):
             alone.append(_sign_up(plant, seconds))
-        uvloop.run(plant.until_level())
-        rushing.append(_sign_up(plant, seconds))
+
+    def beside() -> None:
+        _rest(plant)
+        rushing.append(_sign_up(plant, min(seconds, limits.rush_patience_s)))
         _until_they_follow(plant)
         before = plant.used()
         lasting.append(_sign_up(plant, seconds))
         for part, used in plant.used().since(before).items():
             processor.setdefault(part, []).append(used / (lasting[-1] * seconds) * 1e6)
         behind.append(uvloop.run(plant.until_level()))
+
+    _sign_up(plant, 1)
+    for number in range(rounds):
+        for turn in (without, beside) if number % 2 == 0 else (beside, without):
+            turn()
     return [
         Figure("sign-ups a second without relay and projectors", tuple(alone), "/s"),
         Figure("sign-ups a second with them, in a rush", tuple(rushing), "/s"),
@@ -67,6 +75,12 @@ def _sign_up(plant: Plant, seconds: float) -> float:
     if done.failed or not done.succeeded:
         raise RuntimeError(f"{done.failed} of {done.failed + done.succeeded} requests failed")
     return done.per_second
+
+
+def _rest(plant: Plant) -> None:
+    """Wait until the read models are level, and for a moment more: servers tidy up after a rush."""
+    uvloop.run(plant.until_level())
+    time.sleep(REST_S)
 
 
 def _until_they_follow(plant: Plant) -> None:

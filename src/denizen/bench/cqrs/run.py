@@ -1,4 +1,4 @@
-"""`denizen bench cqrs`: the bars of the read side, in about four minutes.
+"""`denizen bench cqrs`: the bars of the read side, in about six minutes.
 
     replay     the directory end to end, and the `eventsourcing` library's replay of the same events
     search     the directory with a million users
@@ -32,7 +32,7 @@ class Plan(Struct, frozen=True):
     events: int = 1_500_000
     users: int = 1_000_000
     seconds: float = 10.0
-    rounds: int = 3
+    rounds: int = 4
 
 
 def run(parts: Sequence[str] = PARTS, plan: Plan | None = None) -> Path:
