@@ -13,6 +13,7 @@ No clock and no I/O in here: the caller gives the time.
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
+from math import inf
 from types import MappingProxyType
 from typing import Protocol
 
@@ -70,6 +71,7 @@ class Sequencer:
         self._heads: dict[Bucket, int] = dict(starts)
         # When to heal, up to where at least, and when to heal what was heard of since.
         self._behind: dict[Bucket, tuple[float, int, float]] = {}
+        self._soonest = inf  # when there may be something to heal; nobody looks before
         self._given: dict[Bucket, int] = {}  # what was given last, of buckets with more since
         self._parked: dict[Bucket, dict[int, Item | None]] = {}  # None: to be passed over
         self._parked_count = 0
@@ -113,23 +115,31 @@ class Sequencer:
             due = self._behind.get(bucket)
             if due is None or taken >= due[1] or heal_at <= due[0]:
                 self._behind[bucket] = (heal_at, head, heal_at)
+                self._soonest = min(self._soonest, heal_at)
             else:
                 self._behind[bucket] = (*due[:2], heal_at)
 
     def due(self, now: float, wanted: Callable[[Bucket], bool], buckets_max: int) -> dict[Bucket, int]:
         """Buckets to heal now, each with the sequence to read after; only those that are `wanted`."""
         found: dict[Bucket, int] = {}
+        if now < self._soonest:
+            return found
+        soonest = inf
         for bucket, (heal_at, target, then_at) in list(self._behind.items()):
-            taken = self._taken[bucket]
+            taken, at = self._taken[bucket], heal_at
             if taken >= self._heads[bucket]:
                 del self._behind[bucket]
-            elif taken >= target:  # more was heard of since, and may be on its way
-                again_at = max(then_at, now + limits.feed_grace_s)
-                self._behind[bucket] = (again_at, self._heads[bucket], again_at)
+                continue
+            if taken >= target:  # more was heard of since, and may be on its way
+                at = max(then_at, now + limits.feed_grace_s)
+                self._behind[bucket] = (at, self._heads[bucket], at)
             elif heal_at <= now and wanted(bucket):
                 found[bucket] = taken
                 if len(found) == buckets_max:
+                    soonest = now
                     break
+            soonest = min(soonest, at)
+        self._soonest = soonest
         return found
 
     def healed(self, buckets: Mapping[Bucket, int], again_at: float) -> None:
@@ -164,6 +174,7 @@ class Sequencer:
             self._heads[bucket] = head = max(self._heads.get(bucket, start), start)
             if head > start:
                 self._behind[bucket] = (now, head, now)
+                self._soonest = now
 
     def _take(self, bucket: Bucket, sequence: int, item: Item | None) -> None:
         if item is not None:
