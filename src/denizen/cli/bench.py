@@ -92,7 +92,7 @@ def cqrs(
     seconds: Annotated[float, Parameter(help="How long loads last.", validator=Number(gte=4))] = 10.0,
     rounds: Runs = 4,
 ) -> None:
-    """The read side: replay, searches, lag, what it takes from appends, NATS wiped. About six minutes."""
+    """The read side: replay, searches, lag, what it takes from appends, NATS wiped. About seven minutes."""
     from denizen.bench.cqrs.run import Plan, run
 
     run(parts, Plan(events=events, users=users, seconds=seconds, rounds=rounds))

@@ -1,11 +1,11 @@
 """What the event plane takes from appends: sign-ups over HTTP, as fast as they go, with and without it.
 
 Without means that relay and projector are stopped (SIGSTOP) in the midst of the same deployment; with, that they run,
-and have caught up. Which comes first alternates. Load, gateway, servers, relay and projectors share the cores, and the
-load leaves little of them idle, so whatever relay and projectors use is taken from the appends. In a rush they give way
-for some seconds (`bus.give_way_s`), and do afterwards what they put off. So each round with them is measured twice: at
-its beginning, and when their patience is over and they have caught up, under the same load. How long the read models
-need to be level after all of it is told too.
+and have caught up. The two are measured in turns, and which comes first alternates, for the machine's speed drifts.
+Load, gateway, servers, relay and projectors share the cores, and the load leaves little of them idle, so whatever relay
+and projectors use is taken from the appends. In a rush they give way for some seconds (`bus.give_way_s`), and do
+afterwards what they put off. So it is measured twice: at the beginning of a rush, and, in fewer rounds, when their
+patience is over and they have caught up under the same load.
 """
 
 import os
@@ -35,32 +35,35 @@ def measure(plant: Plant, seconds: float, rounds: int) -> list[Figure]:
     lasting: list[float] = []
     behind: list[float] = []
     processor: dict[str, list[float]] = {}
+    rush_s = min(seconds, limits.rush_patience_s)
 
     def without() -> None:
         _rest(plant)
         with _stopped(plant):
-            alone.append(_sign_up(plant, seconds))
+            alone.append(_sign_up(plant, rush_s))
 
     def beside() -> None:
         _rest(plant)
-        rushing.append(_sign_up(plant, min(seconds, limits.rush_patience_s)))
+        rushing.append(_sign_up(plant, rush_s))
+
+    _sign_up(plant, 1)
+    for number in range(2 * rounds):
+        for turn in (without, beside) if number % 2 == 0 else (beside, without):
+            turn()
+    for _ in range((rounds + 1) // 2):
+        _rest(plant)
         _until_they_follow(plant)
         before = plant.used()
         lasting.append(_sign_up(plant, seconds))
         for part, used in plant.used().since(before).items():
             processor.setdefault(part, []).append(used / (lasting[-1] * seconds) * 1e6)
         behind.append(uvloop.run(plant.until_level()))
-
-    _sign_up(plant, 1)
-    for number in range(rounds):
-        for turn in (without, beside) if number % 2 == 0 else (beside, without):
-            turn()
     return [
         Figure("sign-ups a second without relay and projectors", tuple(alone), "/s"),
         Figure("sign-ups a second with them, in a rush", tuple(rushing), "/s"),
         Figure("sign-ups a second with them, in a rush that lasts", tuple(lasting), "/s"),
         ratio("appends with relay and projectors, in a rush", rushing, alone, BAR),
-        ratio("appends with relay and projectors, in a rush that lasts", lasting, alone),
+        ratio("appends with relay and projectors, in a rush that lasts", lasting, alone[-len(lasting) :]),
         Figure("read models level again after the rush", tuple(behind), "s"),
         *(
             Figure(f"{part}, processor time of a sign-up in a rush that lasts", tuple(used), "µs")

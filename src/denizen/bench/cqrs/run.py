@@ -1,4 +1,4 @@
-"""`denizen bench cqrs`: the bars of the read side, in about six minutes.
+"""`denizen bench cqrs`: the bars of the read side, in about seven minutes.
 
     replay     the directory end to end, and the `eventsourcing` library's replay of the same events
     search     the directory with a million users
