@@ -101,8 +101,3 @@ class GivingWay:
         """Nothing is left to do: there is patience anew, unless the rush goes on."""
         if not self._rush.on:
             self._ends = inf
-
-
-def never_giving_way() -> GivingWay:
-    """For who has no writers beside."""
-    return GivingWay(Rush(), 0.0)

@@ -12,7 +12,7 @@ from denizen import limits
 from denizen.bus.batches import Feed
 from denizen.bus.feed import EventFeed
 from denizen.bus.listening import listen_for_hints
-from denizen.bus.rush import GivingWay, Rush, never_giving_way
+from denizen.bus.rush import GivingWay, Rush
 from denizen.bus.shards import ShardReaders
 from denizen.bus.tasks import end_tasks
 from denizen.deployment.layout import Deployment
@@ -48,7 +48,7 @@ async def _project(deployment: Deployment, shards: ShardReaders) -> None:
             _log.warning("read_database_away", detail=error.detail)
             await asyncio.sleep(limits.projector_retry_s)
     rush, bus = Rush(), deployment.bus
-    projector = _projector(deployment, shards, GivingWay(rush, bus.give_way_s) if bus else never_giving_way())
+    projector = _projector(deployment, shards, GivingWay(rush, bus.give_way_s if bus else 0.0))
     tasks = [asyncio.create_task(projector.run())]
     if bus is not None:
         tasks.append(asyncio.create_task(listen_for_hints(bus, rush, {})))

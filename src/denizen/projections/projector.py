@@ -21,7 +21,7 @@ import structlog
 
 from denizen import limits
 from denizen.bus.batches import Batch, Feed
-from denizen.bus.rush import GivingWay, never_giving_way
+from denizen.bus.rush import GivingWay, Rush
 from denizen.errors import DenizenError
 from denizen.events.codec import UnknownEvent
 from denizen.events.lanes import BROKEN, PASSING
@@ -53,7 +53,7 @@ class Projector:
     """Runs the projections until it is cancelled.
 
     `open_feed` opens a feed from the given starts; `read_stream` reads a parked stream for a retry. `giving_way`: to
-    writers, in a rush.
+    writers, in a rush; without it, to nobody.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Projector:
         self._projections = projections
         self._open_feed = open_feed
         self._read_stream = read_stream
-        self._giving_way = never_giving_way() if giving_way is None else giving_way
+        self._giving_way = GivingWay(Rush(), 0.0) if giving_way is None else giving_way
 
     async def run(self) -> None:
         """Take charge, apply, begin again after trouble; for ever."""
