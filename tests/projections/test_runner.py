@@ -142,6 +142,21 @@ async def test_what_the_database_refuses_is_parked_by_its_event(connection: asyn
     assert dict(await connection.fetch("select user_id, plan from denizen_read.plans")) == {ann: "free", bob: "gold"}
 
 
+async def test_a_row_that_is_there_though_it_should_not_be_is_replaced(connection: asyncpg.Connection) -> None:
+    history = story()
+    stranger = history.events[0].stream
+    await connection.execute("insert into denizen_read.plans_v1 values ($1, 7, 'stale', null)", stranger)
+    await connection.execute("insert into denizen_read.plan_words_v1 values ($1, 'gold')", stranger)
+    runner, model = await opened(connection), MemoryModel(PLANS)
+    model.apply(history.events)
+
+    assert await runner.apply(history.events) == len(history.events)
+
+    tables, wanted = await content(connection), expected(model)
+    assert (tables["plans"], tables["plan_words"]) == (wanted["plans"], wanted["plan_words"])
+    assert not await registry.parked(connection)
+
+
 async def test_runners_apply_a_batch_together_wherever_each_of_them_is(connection: asyncpg.Connection) -> None:
     history = story()
     async with connection.transaction():

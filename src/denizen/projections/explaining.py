@@ -89,7 +89,7 @@ async def explain(
         applied = [each for each in applied if each.version < parked[0].stream_version]
     changes = fold_streams(projection, by_stream(applied), {})
     tables = [
-        ExplainedTable(table, rows, _rows(table, changes.writes.get(table, ()))) for table, rows in stored.items()
+        ExplainedTable(table, rows, _rows(table, changes.rows(table))) for table, rows in stored.items()
     ]
     return Explanation(
         projection.name,

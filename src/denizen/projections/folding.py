@@ -33,12 +33,17 @@ def _lists() -> dict[Table, list[Row]]:
 
 
 class Changes(Struct):
-    """What a batch changes, by table: rows to write, keys of rows to remove."""
+    """What a batch changes, by table: rows that are new, rows to write that may be there, keys of rows to remove."""
 
+    inserts: dict[Table, list[Row]] = field(default_factory=_lists)
     writes: dict[Table, list[Row]] = field(default_factory=_lists)
     deletes: dict[Table, list[Row]] = field(default_factory=_lists)
     clears: dict[Table, list[UUID]] = field(default_factory=dict)  # users that were erased, by table
     poison: list[Poison] = field(default_factory=list)
+
+    def rows(self, table: Table) -> list[Row]:
+        """All rows of a table that are new or written."""
+        return [*self.inserts.get(table, ()), *self.writes.get(table, ())]
 
     def clear(self, tables: Iterable[Table], user_id: UUID) -> None:
         """Clear what these tables have of an erased user."""
@@ -99,8 +104,8 @@ class Folder:
                 self._changes.clear(self._projection.outputs, user_id)
 
     def drain(self) -> dict[Table, list[Row]]:
-        """The rows to write so far, to be taken away now; what is counted stays until `finish`."""
-        rows, self._changes.writes = self._changes.writes, _lists()
+        """The new rows so far, to be taken away now; what is counted stays until `finish`."""
+        rows, self._changes.inserts = self._changes.inserts, _lists()
         return rows
 
     def finish(self) -> Changes:
@@ -118,14 +123,14 @@ class Folder:
             if after is None:
                 changes.deletes[projection.state].append((before[0],))
             else:
-                changes.writes[projection.state].append(after)
+                (changes.inserts if before is None else changes.writes)[projection.state].append(after)
             for table, added, removed in derived:
-                changes.writes[table] += added
+                changes.inserts[table] += added
                 if removed:
                     changes.deletes[table] += [table.key_of(row) for row in removed]
         for table, row in outputs:
             if table.kind is Kind.LOG:
-                changes.writes[table].append(row)
+                changes.inserts[table].append(row)
             else:
                 self._counts[table][row] += 1
 

@@ -247,6 +247,6 @@ class Runner:
             return
         if len(self._rows) > limits.projector_rows_remembered_max:
             self._rows.clear()
-        self._rows.update((row[0], row) for row in changes.writes.get(state, ()))
+        self._rows.update((row[0], row) for row in changes.rows(state))
         self._rows.update((key[0], None) for key in changes.deletes.get(state, ()))
         self._rows.update((user, None) for user in changes.clears.get(state, ()))

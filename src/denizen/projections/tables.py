@@ -165,12 +165,16 @@ class Table:
         user = self.names[0]
         return f"select {', '.join(self.names)} from {SCHEMA}.{self.at(version)} where {user} = any ($1)"  # noqa: S608
 
-    def write(self, version: int, first: int = 1) -> str:
-        """Insert, replace or add rows, given as an array for each column: arguments from the number `first` on."""
+    def insert(self, version: int, first: int = 1) -> str:
+        """Insert rows that are not there, given as an array for each column: arguments from the number `first` on."""
         place = f"{SCHEMA}.{self.at(version)}"
         arrays = ", ".join(f"${number}::{column.type}[]" for number, column in enumerate(self.columns, first))
         order = f" order by {', '.join(self.key)}" if self.kind is Kind.COUNT else ""  # two writers lock in one order
-        insert = f"insert into {place} as t ({', '.join(self.names)}) select * from unnest({arrays}) as r ({', '.join(self.names)}){order}"  # noqa: S608, E501
+        return f"insert into {place} as t ({', '.join(self.names)}) select * from unnest({arrays}) as r ({', '.join(self.names)}){order}"  # noqa: S608, E501
+
+    def write(self, version: int, first: int = 1) -> str:
+        """Insert, replace or add rows, given in the same way, whether or not they are there."""
+        insert = self.insert(version, first)
         if self.kind is Kind.LOG:
             return insert
         if self.kind is Kind.DERIVED or not self.numbers:

@@ -7,7 +7,9 @@ The checkpoints come first: where one is not what its writer believes, the state
 What has to agree is one number for each version of a projection. How far its buckets are is noted once a batch, as two
 arrays, and put together from time to time (`fold_checkpoints`): see `registry.checkpoints` for who reads it.
 
-Parts are independent of each other, for a batch never changes one row of a table twice.
+Parts are independent of each other, for a batch never changes one row of a table twice. Rows that are new are inserted as
+such: looking whether each is there would cost a quarter more. If one is there after all, the statement fails,
+and its runner does the batch again one by one (`write_changes`), which replaces it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -48,7 +50,8 @@ _FOLD: Final = """
     select denizen_read.require_advanced(count(*), 1) from advanced
 """
 _FIRST: Final = 6  # the number of the first argument after those of `_ADVANCED`
-_Parts = tuple[int, tuple[Table, ...], tuple[Table, ...]]  # of a version: tables with rows to remove, and to write
+_Tables = tuple[Table, ...]
+_Parts = tuple[int, _Tables, _Tables, _Tables]  # of a version: tables with rows to remove, to insert, and to write
 
 
 class Fenced(DenizenError):
@@ -71,10 +74,9 @@ async def apply_at_once(connection: asyncpg.Connection, batch: Sequence[tuple[Ad
     parts: list[_Parts] = []
     arguments: list[Any] = []
     for advance, changes in batch:
-        deletes = {table: keys for table, keys in changes.deletes.items() if keys}
-        writes = {table: rows for table, rows in changes.writes.items() if rows}
-        parts.append((advance.version, tuple(deletes), tuple(writes)))
-        for rows in (*deletes.values(), *writes.values()):
+        deletes, inserts, writes = _some(changes.deletes), _some(changes.inserts), _some(changes.writes)
+        parts.append((advance.version, tuple(deletes), tuple(inserts), tuple(writes)))
+        for rows in (*deletes.values(), *inserts.values(), *writes.values()):
             arguments += columns(rows)
     with _fence():
         await connection.fetch(_statement(tuple(parts)), *_steps([advance for advance, _ in batch]), *arguments)
@@ -104,15 +106,19 @@ def _fence() -> Iterator[None]:
 
 
 async def write_changes(connection: asyncpg.Connection, version: int, changes: Changes) -> None:
-    """Write changes alone, one statement for each table, in the caller's transaction."""
+    """Write changes alone, one statement for each table, in the caller's transaction; what is there is replaced."""
     for table, keys in changes.deletes.items():
         if keys:
             await connection.execute(table.delete(version), *columns(keys))
-    for table, rows in changes.writes.items():
+    for table, rows in (*changes.inserts.items(), *changes.writes.items()):
         if rows:
             await connection.execute(table.write(version), *columns(rows))
     for table, users in changes.clears.items():
         await connection.execute(table.clear(version), users)
+
+
+def _some(rows: Mapping[Table, list[Row]]) -> dict[Table, list[Row]]:
+    return {table: some for table, some in rows.items() if some}
 
 
 def columns(rows: Sequence[Row]) -> Iterable[tuple[Any, ...]]:
@@ -132,10 +138,13 @@ def _steps(advances: Sequence[Advance]) -> tuple[list[Any], ...]:
 def _statement(versions: tuple[_Parts, ...]) -> str:
     first = _FIRST
     parts = [_ADVANCED]
-    for version, deletes, writes in versions:
+    for version, deletes, inserts, writes in versions:
         for table in deletes:
             parts.append(f"part{len(parts)} as ({table.delete(version, first)})")
             first += len(table.key)
+        for table in inserts:
+            parts.append(f"part{len(parts)} as ({table.insert(version, first)})")
+            first += len(table.columns)
         for table in writes:
             parts.append(f"part{len(parts)} as ({table.write(version, first)})")
             first += len(table.columns)

@@ -113,8 +113,8 @@ class MemoryModel:
         for table, keys in changes.deletes.items():
             for key in keys:
                 self._tables[table].pop(key, None)
-        for table, rows in changes.writes.items():
-            self._write(table, rows)
+        for table in self._tables:
+            self._write(table, changes.rows(table))
         for table, users in changes.clears.items():
             empty = dict.fromkeys(table.personal, "")
             for key, row in list(self._tables[table].items()):
