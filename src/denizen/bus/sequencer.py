@@ -33,6 +33,14 @@ class Unreadable(Struct, frozen=True):
     error: UnknownEvent
 
 
+class Due(Struct, gc=False):
+    """When to heal a bucket, up to where at least, and when to heal what was heard of since."""
+
+    at: float
+    target: int
+    then_at: float
+
+
 class Offer(Protocol):
     """An event that came, not decoded yet: duplicates never are, nor what is passed over."""
 
@@ -69,8 +77,7 @@ class Sequencer:
         self._passed = frozenset(passed)
         self._taken: dict[Bucket, int] = dict(starts)
         self._heads: dict[Bucket, int] = dict(starts)
-        # When to heal, up to where at least, and when to heal what was heard of since.
-        self._behind: dict[Bucket, tuple[float, int, float]] = {}
+        self._behind: dict[Bucket, Due] = {}
         self._soonest = inf  # when there may be something to heal; nobody looks before
         self._given: dict[Bucket, int] = {}  # what was given last, of buckets with more since
         self._parked: dict[Bucket, dict[int, Item | None]] = {}  # None: to be passed over
@@ -107,17 +114,20 @@ class Sequencer:
 
     def note_heads(self, heads: Mapping[Bucket, int], heal_at: float) -> None:
         """Remember that these sequences exist; those that are not reached by `heal_at` are to be healed then."""
+        known, behind = self._heads, self._behind
+        taken_of, due_of = self._taken.get, behind.get
         for bucket, head in heads.items():
-            taken = self._taken.get(bucket)
+            taken = taken_of(bucket)
             if taken is None or head <= taken:
                 continue
-            self._heads[bucket] = max(head, self._heads[bucket])
-            due = self._behind.get(bucket)
-            if due is None or taken >= due[1] or heal_at <= due[0]:
-                self._behind[bucket] = (heal_at, head, heal_at)
+            if head > known[bucket]:
+                known[bucket] = head
+            due = due_of(bucket)
+            if due is None or taken >= due.target or heal_at <= due.at:
+                behind[bucket] = Due(heal_at, head, heal_at)
                 self._soonest = min(self._soonest, heal_at)
             else:
-                self._behind[bucket] = (*due[:2], heal_at)
+                due.then_at = heal_at
 
     def due(self, now: float, wanted: Callable[[Bucket], bool], buckets_max: int) -> dict[Bucket, int]:
         """Buckets to heal now, each with the sequence to read after; only those that are `wanted`."""
@@ -125,20 +135,20 @@ class Sequencer:
         if now < self._soonest:
             return found
         soonest = inf
-        for bucket, (heal_at, target, then_at) in list(self._behind.items()):
-            taken, at = self._taken[bucket], heal_at
+        for bucket, due in list(self._behind.items()):
+            taken = self._taken[bucket]
             if taken >= self._heads[bucket]:
                 del self._behind[bucket]
                 continue
-            if taken >= target:  # more was heard of since, and may be on its way
-                at = max(then_at, now + limits.feed_grace_s)
-                self._behind[bucket] = (at, self._heads[bucket], at)
-            elif heal_at <= now and wanted(bucket):
+            if taken >= due.target:  # more was heard of since, and may be on its way
+                due.at = due.then_at = max(due.then_at, now + limits.feed_grace_s)
+                due.target = self._heads[bucket]
+            elif due.at <= now and wanted(bucket):
                 found[bucket] = taken
                 if len(found) == buckets_max:
                     soonest = now
                     break
-            soonest = min(soonest, at)
+            soonest = min(soonest, due.at)
         self._soonest = soonest
         return found
 
@@ -147,7 +157,7 @@ class Sequencer:
         for bucket, after in buckets.items():
             due = self._behind.get(bucket)
             if due is not None and self._taken[bucket] == after:
-                self._behind[bucket] = (again_at, due[1], max(again_at, due[2]))
+                due.at, due.then_at = again_at, max(again_at, due.then_at)
 
     def take(self, events_max: int) -> Batch:
         """The next events, and what they cover; raises the `UnknownEvent` that is the very next."""
@@ -173,7 +183,7 @@ class Sequencer:
             self._taken[bucket] = start
             self._heads[bucket] = head = max(self._heads.get(bucket, start), start)
             if head > start:
-                self._behind[bucket] = (now, head, now)
+                self._behind[bucket] = Due(now, head, now)
                 self._soonest = now
 
     def _take(self, bucket: Bucket, sequence: int, item: Item | None) -> None:

@@ -88,9 +88,7 @@ async def explain(
     if parked:
         applied = [each for each in applied if each.version < parked[0].stream_version]
     changes = fold_streams(projection, by_stream(applied), {})
-    tables = [
-        ExplainedTable(table, rows, _rows(table, changes.rows(table))) for table, rows in stored.items()
-    ]
+    tables = [ExplainedTable(table, rows, _rows(table, changes.rows(table))) for table, rows in stored.items()]
     return Explanation(
         projection.name,
         version,

@@ -41,8 +41,10 @@ OpenFeed = Callable[[Mapping[Bucket, int]], AbstractAsyncContextManager[Feed]]
 
 _PROGRESS: Final = """
     insert into denizen_read.progress as p (projection, version, at, as_of, lag_events, lag_ms_p50, lag_ms_p99)
-    values ($1, $2, clock_timestamp(),
-            case when $6 < 1e6 then clock_timestamp() - make_interval(secs => $6) end, $3, $4, $5)
+    select projection, version, clock_timestamp(),
+           case when silence < 1e6 then clock_timestamp() - make_interval(secs => silence) end, lag, p50, p99
+    from unnest($1::text[], $2::integer[], $3::bigint[], $4::float8[], $5::float8[], $6::float8[])
+         as told (projection, version, lag, p50, p99, silence)
     on conflict (projection, version) do update set
         at = excluded.at, as_of = greatest(p.as_of, excluded.as_of), lag_events = excluded.lag_events,
         lag_ms_p50 = excluded.lag_ms_p50, lag_ms_p99 = excluded.lag_ms_p99
@@ -240,6 +242,7 @@ class Session:
             return
         silence = self._feed.silence_s
         lag = most = 0
+        told: list[tuple[Any, ...]] = []
         known = dict[Bucket, int]()
         for key, runner in self._runners.items():
             await runner.store()
@@ -248,9 +251,9 @@ class Session:
                 lag = sum(max(0, head - known[bucket]) for bucket, head in self._heads.items())
             most = max(most, lag)
             self._lags[key].behind(lag)
-            await self._control.execute(
-                _PROGRESS, *key, lag, *self._lags[key].percentiles(), silence if lag == 0 else inf
-            )
+            told.append((*key, lag, *self._lags[key].percentiles(), silence if lag == 0 else inf))
+        if told:
+            await self._control.execute(_PROGRESS, *zip(*told, strict=True))
         if most < limits.projector_batch_events_max:
             self._giving_way.caught_up()
 
