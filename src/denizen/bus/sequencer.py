@@ -120,8 +120,7 @@ class Sequencer:
             taken = taken_of(bucket)
             if taken is None or head <= taken:
                 continue
-            if head > known[bucket]:
-                known[bucket] = head
+            known[bucket] = max(known[bucket], head)
             due = due_of(bucket)
             if due is None or taken >= due.target or heal_at <= due.at:
                 behind[bucket] = Due(heal_at, head, heal_at)

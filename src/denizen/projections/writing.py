@@ -7,9 +7,9 @@ The checkpoints come first: where one is not what its writer believes, the state
 What has to agree is one number for each version of a projection. How far its buckets are is noted once a batch, as two
 arrays, and put together from time to time (`fold_checkpoints`): see `registry.checkpoints` for who reads it.
 
-Parts are independent of each other, for a batch never changes one row of a table twice. Rows that are new are inserted as
-such: looking whether each is there would cost a quarter more. If one is there after all, the statement fails,
-and its runner does the batch again one by one (`write_changes`), which replaces it.
+Parts are independent of each other, for a batch never changes one row of a table twice. Rows that are new
+are inserted as such: looking whether each is there would cost a quarter more. If one is there after all, the statement
+fails, and its runner does the batch again one by one (`write_changes`), which replaces it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
