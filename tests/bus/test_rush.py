@@ -86,6 +86,13 @@ def test_a_moment_is_no_rush(scene: Scene) -> None:
     assert not scene.rush.on
 
 
+def test_moments_with_small_groups_between_them_are_none(scene: Scene) -> None:
+    for _ in range(10):
+        scene.hints(0.2)
+        scene.hints(0.1, SMALL)
+        assert not scene.rush.on
+
+
 def test_a_rush_is_over_soon_after_its_last_sign(scene: Scene) -> None:
     scene.hints(1.0)
     scene.hints(limits.rush_over_s - 0.1, SMALL)

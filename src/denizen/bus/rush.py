@@ -57,9 +57,14 @@ class Rush:
         self._began = self._heard = -inf
 
     def hear(self, group: float) -> None:
-        """A gateway's last groups had so many writes, on the average."""
+        """A gateway's last groups had so many writes, on the average.
+
+        A rush begins when each of these is large: where there is just enough to do, some are and some are not.
+        """
         now = self.clock()
         if group < limits.rush_group_writes or self._processors.free(now) >= limits.rush_processors_free:
+            if self._heard - self._began < limits.rush_begins_s:
+                self._heard = -inf
             return
         if now - self._heard > limits.rush_over_s:
             self._began = now
