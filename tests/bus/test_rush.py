@@ -110,41 +110,55 @@ def test_nobody_gives_way_on_a_machine_that_does_not_tell_how_busy_it_is(tmp_pat
     assert not rush.on
 
 
-def test_who_gives_way_does_less_at_a_time_and_rests_longer(scene: Scene) -> None:
+def test_who_gives_way_does_little_at_a_time_and_rests(scene: Scene) -> None:
     giving_way = GivingWay(scene.rush, 10.0)
     assert giving_way.events_max(2_000) == 2_000
-    assert giving_way.rest_after(0.01) == 0
+    assert giving_way.rest(far_behind=True) == 0
     scene.hints(1.0)
     assert giving_way.events_max(2_000) == limits.rush_batch_events_max
-    assert giving_way.rest_after(0.001) == pytest.approx(0.001 * limits.rush_rest)
-    assert giving_way.rest_after(10.0) == limits.rush_rest_max_s
+    assert giving_way.events_max(50) == 50
+    assert giving_way.rest(far_behind=True) == limits.rush_rest_s
 
 
-def test_patience_ends_and_is_had_anew_only_after_the_rush_when_all_is_done(scene: Scene) -> None:
+def test_when_patience_ends_everything_is_done_at_a_time_and_the_rest_is_as_long(scene: Scene) -> None:
     giving_way = GivingWay(scene.rush, 5.0)
     scene.hints(1.0)
-    assert giving_way.rest_after(0.25) > 0
+    assert giving_way.rest(far_behind=True) > 0
     scene.hints(4.5)
-    assert giving_way.rest_after(0.25) > 0
+    assert giving_way.rest(far_behind=True) > 0
     scene.hints(1.0)
-    assert giving_way.rest_after(0.25) == 0
+    assert giving_way.events_max(2_000) == 2_000
+    assert giving_way.rest(far_behind=False) == limits.rush_rest_s
+    assert giving_way.rest(far_behind=True) == 0
+    scene.hints(2.0, SMALL)
+    assert giving_way.rest(far_behind=False) == 0
+
+
+def test_patience_is_had_anew_only_after_the_rush_when_all_is_done(scene: Scene) -> None:
+    giving_way = GivingWay(scene.rush, 5.0)
+    scene.hints(1.0)
+    giving_way.rest(far_behind=False)
+    scene.hints(6.0)
+    assert not giving_way.patient
     giving_way.caught_up()  # the rush goes on
     scene.hints(1.0)
-    assert not giving_way.on
+    assert not giving_way.patient
     scene.hints(2.0, SMALL)  # it is over, and not everything is done
     scene.hints(1.0)
     assert scene.rush.on
-    assert not giving_way.on
+    assert not giving_way.patient
     scene.hints(2.0, SMALL)
     giving_way.caught_up()
     scene.hints(1.0)
-    assert giving_way.on
+    assert giving_way.patient
 
 
 def test_without_patience_nobody_gives_way(scene: Scene) -> None:
     scene.hints(1.0)
     assert scene.rush.on
-    assert not GivingWay(scene.rush, 0.0).on
+    giving_way = GivingWay(scene.rush, 0.0)
+    assert not giving_way.patient
+    assert giving_way.rest(far_behind=False) == 0
 
 
 async def test_a_relay_that_gives_way_is_late_and_nobody_overtakes_it(

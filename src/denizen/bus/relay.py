@@ -5,7 +5,7 @@
 It looks when a gateway hints that something was committed, and at every bucket twice a second whether or not anybody
 hinted. Gateways hint less often the more they commit, so that one message carries what many commits wrote; where they
 are many, some milliseconds pass from one read to the next at least. And the relay rests in proportion to its work, so
-that on a busy machine it does more at a time, for less. In a rush it gives way to the writers.
+that on a busy machine it does more at a time, for less. In a rush it gives way to the writers (see `rush`).
 What goes wrong, with PostgreSQL or with the bus, ends in a new beginning; nothing that it holds in memory is needed.
 
 Caller's duties: `run` until it is no longer wanted, then end that task with `tasks.end_tasks`; pass hints to `hear`.
@@ -126,15 +126,16 @@ class Relay:
             rest = 0.0 if far_behind else min(worked * limits.event_plane_rest, limits.bus_relay_pause_max_s)
             if events < limits.rush_batch_events_max:
                 self._giving_way.caught_up()
-            await asyncio.sleep(max(rest, self._giving_way.rest_after(worked), began + pause_after(events) - ended))
+            rest = max(rest, self._giving_way.rest(far_behind=far_behind))
+            await asyncio.sleep(max(rest, began + pause_after(events) - ended))
             await self._until(look_at)
 
     async def _publish_some(self, source: Source, outlet: Outlet, cursors: Cursors) -> int:
         """Read once, and publish what was read; how many events."""
-        asked = cursors.next(limits.bus_batch_buckets_max)
+        events_max = self._giving_way.events_max(limits.bus_batch_events_max)
+        asked = cursors.next(events_max)
         if not asked:
             return 0
-        events_max = self._giving_way.events_max(limits.bus_batch_events_max)
         rows = await source.after(asked, events_max)
         if rows:
             messages = await outlet.publish(rows, cursors)

@@ -1,12 +1,12 @@
-"""A rush: writes queue, and the processors are full. Then who can wait lets the writers go first, for a while.
+"""A rush: writes queue, and the processors are full. Then who can wait lets the writers go first.
 
-    hints ─▶ Rush: does one go on? ─▶ GivingWay, one for each relay and for the projector: how long to rest
+    hints ─▶ Rush: does one go on? ─▶ GivingWay, one for each relay and for the projector: how much to do, when to rest
 
 A gateway's hints say how many writes its groups have: what gathers while the group before it is at the server goes
 together, so large groups are a queue that stands. If less than one processor of this machine is free at the same time,
-whatever relay and projector use is taken from the writers. So they rest much longer than they work. What they put off
-they do after the rush, but readers shall not wait for long: they give way for `patience_s`, and then work as always,
-until they have caught up and the rush is over.
+whatever relay and projector use is taken from the writers. So they work seldom, and rest between two portions. Most
+rushes are short: for `patience_s` they do little at a time, and put off the rest. Readers shall not wait for longer:
+then they do all that has gathered, which costs half of what it costs in small portions, until the rush is over.
 """
 
 import os
@@ -77,7 +77,7 @@ class Rush:
 
 
 class GivingWay:
-    """How much to do at a time, and how long to rest after it, for one who gives way for `patience_s` (0: never)."""
+    """How one who gives way works: how much at a time, and how long to rest after it. `patience_s` 0: never."""
 
     def __init__(self, rush: Rush, patience_s: float) -> None:
         self._rush = rush
@@ -85,22 +85,28 @@ class GivingWay:
         self._ends = inf
 
     @property
-    def on(self) -> bool:
+    def _on(self) -> bool:
         """Whether to give way now."""
-        return self._patience_s > 0 and self._rush.on and self._rush.clock() < self._ends
+        return self._patience_s > 0 and self._rush.on
+
+    @property
+    def patient(self) -> bool:
+        """Whether to put off what can be put off, as long as that is not for too long."""
+        return self._on and self._rush.clock() < self._ends
 
     def events_max(self, usual: int) -> int:
         """How many events to do at a time."""
-        return min(usual, limits.rush_batch_events_max) if self.on else usual
+        return min(usual, limits.rush_batch_events_max) if self.patient else usual
 
-    def rest_after(self, worked_s: float) -> float:
-        """Seconds to rest, 0 if nobody is given way to."""
-        if not self.on:
+    def rest(self, *, far_behind: bool) -> float:
+        """Seconds to rest after a portion; `far_behind`: there was more to do than is done at a time."""
+        if not self._on:
             return 0.0
         self._ends = min(self._ends, self._rush.clock() + self._patience_s)
-        rest = min(worked_s * limits.rush_rest, limits.rush_rest_max_s)
-        rested_seconds.inc(rest)
-        return rest
+        if far_behind and not self.patient:
+            return 0.0
+        rested_seconds.inc(limits.rush_rest_s)
+        return limits.rush_rest_s
 
     def caught_up(self) -> None:
         """Nothing is left to do: there is patience anew, unless the rush goes on."""

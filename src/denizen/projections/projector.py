@@ -163,7 +163,7 @@ class Session:
         """Let events gather: more the longer it worked, so that on a busy machine it does more at a time, for less."""
         rest = min(worked * limits.event_plane_rest, limits.projector_pause_s_max)
         rest = 0.0 if far_behind else max(rest, limits.projector_pause_s - worked)
-        await asyncio.sleep(max(rest, self._giving_way.rest_after(worked)))
+        await asyncio.sleep(max(rest, self._giving_way.rest(far_behind=far_behind)))
 
     async def _apply(self, batch: Batch) -> None:
         arrivals = Arrivals.of_batch(batch)
