@@ -3,97 +3,128 @@
 Without means that relay and projector are stopped (SIGSTOP) in the midst of the same deployment; with, that they run,
 and have caught up. The two are measured in turns, and which comes first alternates, for the machine's speed drifts.
 Load, gateway, servers, relay and projectors share the cores, and the load leaves little of them idle, so whatever relay
-and projectors use is taken from the appends. In a rush they give way for some seconds (`bus.give_way_s`), and do
-afterwards what they put off. So it is measured twice: at the beginning of a rush, and, in fewer rounds, when their
-patience is over and they have caught up under the same load.
+and projectors use is taken from the appends. In a rush they give way (see `bus.rush`): for some seconds they put off
+what they can (`bus.give_way_s`), then they work seldom, for less. So it is measured twice: at the beginning of a rush,
+and, in fewer rounds, when it has lasted until their patience is over and they have caught up.
 """
 
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import inf
+from typing import Generic, TypeVar
 
 import uvloop
+from msgspec import Struct
 
 from denizen import limits
-from denizen.bench.cqrs.plant import Plant
-from denizen.bench.http_load import drive
+from denizen.bench.cqrs.plant import Plant, Used
+from denizen.bench.http_load import LoadResult, drive
 from denizen.bench.report import Figure, ratio
 
 LANES = 64
 BAR = 0.9
-LEVEL = 1_000  # events that the read models lack while they follow as always
-CATCH_UP_S = 60.0
+CATCH_UP_S = 5.0  # after patience is over
 REST_S = 3.0  # before each measurement
+
+Result = TypeVar("Result")
 
 
 def measure(plant: Plant, seconds: float, rounds: int) -> list[Figure]:
     """Alternate, and compare."""
-    alone: list[float] = []
-    rushing: list[float] = []
-    lasting: list[float] = []
-    behind: list[float] = []
-    processor: dict[str, list[float]] = {}
-    rush_s = min(seconds, limits.rush_patience_s)
-
-    def without() -> None:
-        _rest(plant)
-        with _stopped(plant):
-            alone.append(_sign_up(plant, rush_s))
-
-    def beside() -> None:
-        _rest(plant)
-        rushing.append(_sign_up(plant, rush_s))
-
-    _sign_up(plant, 1)
-    for number in range(2 * rounds):
-        for turn in (without, beside) if number % 2 == 0 else (beside, without):
-            turn()
-    for _ in range((rounds + 1) // 2):
-        _rest(plant)
-        _until_they_follow(plant)
-        before = plant.used()
-        lasting.append(_sign_up(plant, seconds))
-        for part, used in plant.used().since(before).items():
-            processor.setdefault(part, []).append(used / (lasting[-1] * seconds) * 1e6)
-        behind.append(uvloop.run(plant.until_level()))
+    beginning = _in_turns(plant, 2 * rounds, lambda: _sign_up(plant, min(seconds, limits.rush_patience_s)))
+    lead_s = limits.rush_patience_s + CATCH_UP_S
+    lasting = _in_turns(plant, rounds, lambda: _sign_up_late(plant, lead_s, seconds))
+    alone, beside = ([late.per_second for late in each] for each in (lasting.without, lasting.beside))
     return [
-        Figure("sign-ups a second without relay and projectors", tuple(alone), "/s"),
-        Figure("sign-ups a second with them, in a rush", tuple(rushing), "/s"),
-        Figure("sign-ups a second with them, in a rush that lasts", tuple(lasting), "/s"),
-        ratio("appends with relay and projectors, in a rush", rushing, alone, BAR),
-        ratio("appends with relay and projectors, in a rush that lasts", lasting, alone[-len(lasting) :]),
-        Figure("read models level again after the rush", tuple(behind), "s"),
+        Figure("sign-ups a second without relay and projectors", tuple(beginning.without), "/s"),
+        Figure("sign-ups a second with them, in a rush", tuple(beginning.beside), "/s"),
+        ratio("appends with relay and projectors, in a rush", beginning.beside, beginning.without, BAR),
+        Figure("sign-ups a second without them, in a rush that lasts", tuple(alone), "/s"),
+        Figure("sign-ups a second with them, in a rush that lasts", tuple(beside), "/s"),
+        ratio("appends with relay and projectors, in a rush that lasts", beside, alone),
+        Figure("read models level again after a rush that lasts", tuple(lasting.level_s), "s"),
         *(
-            Figure(f"{part}, processor time of a sign-up in a rush that lasts", tuple(used), "µs")
-            for part, used in processor.items()
+            Figure(
+                f"{part}, processor time of a sign-up in a rush that lasts",
+                tuple(late.used[part] * 1e6 for late in lasting.beside),
+                "µs",
+            )
+            for part in lasting.beside[0].used
         ),
     ]
 
 
+class Turns(Struct, Generic[Result]):
+    """What was measured with relay and projectors stopped, and beside them; then, how soon read models were level."""
+
+    without: list[Result]
+    beside: list[Result]
+    level_s: list[float]
+
+
+def _in_turns(plant: Plant, pairs: int, load: Callable[[], Result]) -> Turns[Result]:
+    """Measure pairs of the two; which comes first alternates."""
+    turns = Turns[Result]([], [], [])
+
+    def without() -> None:
+        with _stopped(plant):
+            turns.without.append(load())
+
+    def beside() -> None:
+        turns.beside.append(load())
+        turns.level_s.append(uvloop.run(plant.until_level()))
+
+    for number in range(pairs):
+        for turn in (without, beside) if number % 2 == 0 else (beside, without):
+            _rest(plant)
+            turn()
+    return turns
+
+
+class Late(Struct, frozen=True):
+    """Sign-ups a second at the end of a rush, and the processor time of one: seconds of each part."""
+
+    per_second: float
+    used: dict[str, float]
+
+
 def _sign_up(plant: Plant, seconds: float) -> float:
+    """Sign-ups a second, from the first moment on."""
+    return _drive(plant, seconds, plant.target.creation).per_second
+
+
+def _sign_up_late(plant: Plant, lead_s: float, seconds: float) -> Late:
+    """Sign up for `lead_s` and `seconds`, without a pause between them, and measure the latter."""
+    count, began, before = 0, inf, Used({})
+    due = time.monotonic() + lead_s
+
+    def creation() -> bytes:
+        nonlocal count, began, before
+        if began == inf and time.monotonic() >= due:
+            count, began, before = 0, time.monotonic(), plant.used()
+        count += 1
+        return plant.target.creation()
+
+    _drive(plant, lead_s + seconds, creation)
+    took, used = time.monotonic() - began, plant.used().since(before)
+    return Late(count / took, {part: each / count for part, each in used.items()})
+
+
+def _drive(plant: Plant, seconds: float, creation: Callable[[], bytes]) -> LoadResult:
     target = plant.target
-    done = uvloop.run(drive(target.host, target.port, lambda _: target.creation(), lanes=LANES, seconds=seconds))
+    done = uvloop.run(drive(target.host, target.port, lambda _: creation(), lanes=LANES, seconds=seconds))
     if done.failed or not done.succeeded:
         raise RuntimeError(f"{done.failed} of {done.failed + done.succeeded} requests failed")
-    return done.per_second
+    return done
 
 
 def _rest(plant: Plant) -> None:
     """Wait until the read models are level, and for a moment more: servers tidy up after a rush."""
     uvloop.run(plant.until_level())
     time.sleep(REST_S)
-
-
-def _until_they_follow(plant: Plant) -> None:
-    """Go on until patience is over, and what was put off is done."""
-    _sign_up(plant, limits.rush_patience_s)
-    deadline = time.monotonic() + CATCH_UP_S
-    while uvloop.run(plant.behind()) > LEVEL:
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"the read models do not catch up within {CATCH_UP_S:.0f} s of a rush that lasts")
-        _sign_up(plant, 1)
 
 
 @contextmanager
