@@ -5,7 +5,7 @@ and have caught up. The two are measured in turns, and which comes first alterna
 Load, gateway, servers, relay and projectors share the cores, and the load leaves little of them idle, so whatever relay
 and projectors use is taken from the appends. In a rush they give way (see `bus.rush`): for some seconds they put off
 what they can (`bus.give_way_s`), then they work seldom, for less. So it is measured twice: at the beginning of a rush,
-and, in fewer rounds, when it has lasted until their patience is over and they have caught up.
+and as it is later, when patience is over and they have caught up. That is reached sooner where they have none.
 """
 
 import os
@@ -26,33 +26,39 @@ from denizen.bench.report import Figure, ratio
 
 LANES = 64
 BAR = 0.9
-CATCH_UP_S = 5.0  # after patience is over
+IMPATIENT = "\n[bus]\ngive_way_s = 0.1\n"
+LEAD_S = 2.0  # until it is a rush, and patience is over
 REST_S = 3.0  # before each measurement
 
 Result = TypeVar("Result")
 
 
-def measure(plant: Plant, seconds: float, rounds: int) -> list[Figure]:
-    """Alternate, and compare."""
-    beginning = _in_turns(plant, 2 * rounds, lambda: _sign_up(plant, min(seconds, limits.rush_patience_s)))
-    lead_s = limits.rush_patience_s + CATCH_UP_S
-    lasting = _in_turns(plant, rounds, lambda: _sign_up_late(plant, lead_s, seconds))
-    alone, beside = ([late.per_second for late in each] for each in (lasting.without, lasting.beside))
+def measure_beginning(plant: Plant, seconds: float, rounds: int) -> list[Figure]:
+    """Compare the first seconds of a rush, while relay and projectors have patience."""
+    turns = _in_turns(plant, 2 * rounds, lambda: _sign_up(plant, min(seconds, limits.rush_patience_s)))
     return [
-        Figure("sign-ups a second without relay and projectors", tuple(beginning.without), "/s"),
-        Figure("sign-ups a second with them, in a rush", tuple(beginning.beside), "/s"),
-        ratio("appends with relay and projectors, in a rush", beginning.beside, beginning.without, BAR),
-        Figure("sign-ups a second without them, in a rush that lasts", tuple(alone), "/s"),
+        Figure("sign-ups a second without relay and projectors", tuple(turns.without), "/s"),
+        Figure("sign-ups a second with them, in a rush", tuple(turns.beside), "/s"),
+        ratio("appends with relay and projectors, in a rush", turns.beside, turns.without, BAR),
+    ]
+
+
+def measure_lasting(plant: Plant, seconds: float, rounds: int) -> list[Figure]:
+    """Compare any seconds of a rush that lasts, in a deployment that is `IMPATIENT`."""
+    turns = _in_turns(plant, 2 * rounds, lambda: _sign_up_late(plant, LEAD_S, seconds))
+    without, beside = ([late.per_second for late in each] for each in (turns.without, turns.beside))
+    return [
+        Figure("sign-ups a second without them, in a rush that lasts", tuple(without), "/s"),
         Figure("sign-ups a second with them, in a rush that lasts", tuple(beside), "/s"),
-        ratio("appends with relay and projectors, in a rush that lasts", beside, alone),
-        Figure("read models level again after a rush that lasts", tuple(lasting.level_s), "s"),
+        ratio("appends with relay and projectors, in a rush that lasts", beside, without),
+        Figure("read models level again after a rush that lasts", tuple(turns.level_s), "s"),
         *(
             Figure(
                 f"{part}, processor time of a sign-up in a rush that lasts",
-                tuple(late.used[part] * 1e6 for late in lasting.beside),
+                tuple(late.used[part] * 1e6 for late in turns.beside),
                 "µs",
             )
-            for part in lasting.beside[0].used
+            for part in turns.beside[0].used
         ),
     ]
 

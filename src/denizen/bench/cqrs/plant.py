@@ -93,9 +93,9 @@ class Plant:
 
 
 @contextmanager
-def plant(shards: int = 2) -> Iterator[Plant]:
-    """A deployment for the length of a `with` block, its read models made."""
-    with throwaway_deployment(shards=shards, configuration=CONFIGURATION) as running:
+def plant(shards: int = 2, configuration: str = "") -> Iterator[Plant]:
+    """A deployment for the length of a `with` block, its read models made; `configuration`: more of it, TOML."""
+    with throwaway_deployment(shards=shards, configuration=CONFIGURATION + configuration) as running:
         made = Plant(running)
         asyncio.run(made.until_level())
         yield made

@@ -67,7 +67,9 @@ def _lag(plan: Plan, console: Console, facts: dict[str, Any]) -> list[Figure]:
 
 def _burden(plan: Plan, _: Console, __: dict[str, Any]) -> list[Figure]:
     with plant() as made:
-        return burden.measure(made, plan.seconds / 2, plan.rounds)
+        figures = burden.measure_beginning(made, plan.seconds / 2, plan.rounds)
+    with plant(configuration=burden.IMPATIENT) as made:
+        return figures + burden.measure_lasting(made, plan.seconds / 2, plan.rounds)
 
 
 def _wiped(plan: Plan, _: Console, __: dict[str, Any]) -> list[Figure]:
