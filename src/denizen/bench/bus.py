@@ -1,4 +1,4 @@
-"""Benchmark of the bus: `python -m denizen.bench.bus`.
+"""Benchmark of the bus.
 
 Real PostgreSQL databases as shards, a real NATS server, relays in one process, a feed in another, and appends made by
 this one. It tells how long after its acknowledgement an event is delivered (2,000 events/s), what relays and feed cost
@@ -10,14 +10,13 @@ import random
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import Annotated, Any
+from typing import Any
 
 import uvloop
-from cyclopts import App, Parameter
 
 from denizen.bench.bus_processes import Child, children, run_feed, run_relays
 from denizen.bench.processes import processor_seconds
-from denizen.bench.report import Figure, percentile, publish, ratio
+from denizen.bench.report import Figure, Report, percentile, publish, ratio
 from denizen.bus.hints import Hinter
 from denizen.bus.server import NatsServer
 from denizen.events.records import NO_STREAM, Append, Result
@@ -33,7 +32,7 @@ from denizen.testing.postgres import Database, throwaway_server
 from denizen.users.events import ProfileChanged, UserRegistered
 from denizen.users.state import Status, User
 
-app = App(help="Benchmark of the event bus.", help_format="plaintext")
+PARTS = ("lag", "cost", "burden")
 _SETTLE_S = 30.0
 
 
@@ -222,19 +221,8 @@ async def burden(bench: Bench, seconds: float, rounds: int) -> list[Figure]:
     ]
 
 
-@app.default
-def main(
-    *,
-    shards: Annotated[int, Parameter(help="Databases that are shards, on one server.")] = 4,
-    seconds: Annotated[float, Parameter(help="Length of each measurement.")] = 10.0,
-    rounds: Annotated[int, Parameter(help="Rounds of the comparison of appends.")] = 3,
-    parts: Annotated[tuple[str, ...], Parameter(help="Which parts to run.", consume_multiple=True)] = (
-        "lag",
-        "cost",
-        "burden",
-    ),
-) -> None:
-    """Measure, print, and write bench-results/bus.json."""
+def run(*, shards: int = 4, seconds: float = 10.0, rounds: int = 3, parts: Sequence[str] = PARTS) -> Report:
+    """Measure these parts, `seconds` each, and write bench-results/bus.json; `shards` databases on one server."""
     with throwaway_server(settings={"max_connections": "100", "shared_buffers": "512MB"}) as server:
         figures: list[Figure] = []
         for part in parts:
@@ -243,7 +231,7 @@ def main(
                 figures += uvloop.run(_run(part, databases, nats, seconds, rounds))
                 for database in databases:
                     server.drop_database(database)
-    publish("bus", figures, {"shards": shards, "seconds": seconds})
+    return publish("bus", figures, {"shards": shards, "seconds": seconds})
 
 
 async def _run(part: str, databases: Sequence[Database], nats: NatsServer, seconds: float, rounds: int) -> list[Figure]:
@@ -253,7 +241,3 @@ async def _run(part: str, databases: Sequence[Database], nats: NatsServer, secon
     if part == "cost":
         return await cost(bench, seconds, 10_000, 4)
     return await burden(bench, seconds, rounds)
-
-
-if __name__ == "__main__":
-    app()

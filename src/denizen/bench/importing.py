@@ -23,7 +23,7 @@ from msgspec import Struct
 from denizen.bench.online import online_writer
 from denizen.bench.people import write_people
 from denizen.bench.processes import memory_of_tree, processor_seconds_of_servers
-from denizen.bench.report import Figure, percentile, publish, ratio
+from denizen.bench.report import Figure, Report, percentile, publish, ratio
 from denizen.deployment.layout import Deployment
 from denizen.testing.deployment import throwaway_deployment
 
@@ -45,7 +45,7 @@ class Run(Struct, frozen=True):
     online_p99_ms: float
 
 
-def run(*, rows: int = 1_000_000, runs: int = 3, shards: int = 4, workers: int | None = None) -> Path:
+def run(*, rows: int = 1_000_000, runs: int = 3, shards: int = 4, workers: int | None = None) -> Report:
     """Measure and publish; the path of the figures."""
     with tempfile.TemporaryDirectory(prefix="denizen-bench-") as directory:
         people = Path(directory) / "people.ndjson"

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
@@ -22,7 +21,7 @@ from denizen.api.operations import MeasuredBalance, PlanDocument, SettingsChange
 from denizen.bench import moving
 from denizen.bench.people import write_people
 from denizen.bench.quiet import wait_until_quiet
-from denizen.bench.report import Figure, percentile, publish
+from denizen.bench.report import Figure, Report, percentile, publish
 from denizen.control.state import ControlState, RebalanceStatus
 from denizen.operators.desk import Desk
 from denizen.operators.opening import desk_of
@@ -54,7 +53,7 @@ class Growth(Struct, frozen=True):
     problems: list[str]
 
 
-def run(*, users: int = 100_000, seconds: int = 20, weight: float = 1.0, copied_users: int = COPIED_USERS) -> Path:
+def run(*, users: int = 100_000, seconds: int = 20, weight: float = 1.0, copied_users: int = COPIED_USERS) -> Report:
     """Measure and publish; the path of the figures. `weight` is that of the new shard; less moves less."""
     console = Console(stderr=True, highlight=False)
     copied = _copy_rate(copied_users)

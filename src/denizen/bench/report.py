@@ -1,4 +1,4 @@
-"""What a benchmark says: a table for people, a JSON file for machines, and where and when it was measured."""
+"""What a benchmark says, where and when it was measured: a JSON file for machines, a table for people."""
 
 import json
 import math
@@ -12,7 +12,6 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from rich.console import Console
 from rich.table import Table
 
 DIRECTORY = Path("bench-results")
@@ -65,29 +64,49 @@ def machine() -> dict[str, Any]:
     }
 
 
-def publish(name: str, figures: Sequence[Figure], facts: Mapping[str, Any] | None = None) -> Path:
-    """Print the table and write `bench-results/<name>.json`; the path of that file."""
-    table = Table(title=f"denizen bench {name}")
-    for heading in ("what", "median", "min", "max", "unit", "bar", ""):
-        table.add_column(heading, justify="right" if heading in ("median", "min", "max") else "left")
-    for figure in figures:
-        mark = {True: "reached", False: "MISSED", None: ""}[figure.reached]
-        numbers = [_short(number) for number in (figure.median, min(figure.runs), max(figure.runs))]
-        table.add_row(figure.what, *numbers, figure.unit, figure.bar or "", mark)
-    Console().print(table)
+class Report(Struct, frozen=True):
+    """What a benchmark measured. `facts`: how much of what it was told to do."""
+
+    benchmark: str
+    figures: tuple[Figure, ...]
+    machine: dict[str, Any]
+    facts: dict[str, Any]
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """All of it, for a program."""
+        return {
+            "benchmark": self.benchmark,
+            "machine": self.machine,
+            "facts": self.facts,
+            "figures": [_entry(figure) for figure in self.figures],
+        }
+
+    @property
+    def table(self) -> Table:
+        """The figures, for people."""
+        table = Table(title=f"denizen bench {self.benchmark}")
+        for heading in ("what", "median", "min", "max", "unit", "bar", ""):
+            table.add_column(heading, justify="right" if heading in ("median", "min", "max") else "left")
+        for figure in self.figures:
+            mark = {True: "reached", False: "MISSED", None: ""}[figure.reached]
+            numbers = [_short(number) for number in (figure.median, min(figure.runs), max(figure.runs))]
+            table.add_row(figure.what, *numbers, figure.unit, figure.bar or "", mark)
+        return table
+
+
+def publish(name: str, figures: Sequence[Figure], facts: Mapping[str, Any] | None = None) -> Report:
+    """Write `bench-results/<name>.json`; what it says."""
+    report = Report(name, tuple(figures), machine(), msgspec.to_builtins(dict(facts or {})))
     DIRECTORY.mkdir(exist_ok=True)
     path = DIRECTORY / f"{name}.json"
-    document = {
-        "benchmark": name,
-        "machine": machine(),
-        "facts": msgspec.to_builtins(dict(facts or {})),
-        "figures": [
-            {"what": figure.what, "unit": figure.unit, "median": figure.median, "runs": figure.runs, "bar": figure.bar}
-            for figure in figures
-        ],
-    }
-    path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-    return path
+    path.write_text(json.dumps(report.document, indent=2, ensure_ascii=False) + "\n")
+    return report
+
+
+def _entry(figure: Figure) -> dict[str, Any]:
+    told = ("what", "unit", "median", "runs", "bar", "reached")
+    return {name: getattr(figure, name) for name in told}
 
 
 def _short(number: float) -> str:

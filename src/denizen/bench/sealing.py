@@ -19,7 +19,7 @@ from statistics import median
 from typing import Any
 
 from denizen.bench.processes import processor_seconds_of_tree
-from denizen.bench.report import Figure, publish
+from denizen.bench.report import Figure, Report, publish
 from denizen.events import appending
 from denizen.service import Context
 from denizen.service.gateway import Gateway
@@ -104,6 +104,6 @@ def _unsealed() -> Iterator[None]:
             setattr(appending, name, original)
 
 
-def run(rounds: int, seconds: float) -> None:
-    """Measure and publish."""
-    publish("sealing", measure(rounds, seconds), {"rounds": rounds, "seconds": seconds, "clients": CLIENTS})
+def run(rounds: int, seconds: float) -> Report:
+    """Measure, and write bench-results/sealing.json."""
+    return publish("sealing", measure(rounds, seconds), {"rounds": rounds, "seconds": seconds, "clients": CLIENTS})

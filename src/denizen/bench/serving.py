@@ -19,7 +19,7 @@ from rich.console import Console
 from denizen.bench import rival
 from denizen.bench.http_load import LoadResult, RequestOf, drive, post
 from denizen.bench.quiet import wait_until_quiet
-from denizen.bench.report import Figure, publish, ratio
+from denizen.bench.report import Figure, Report, publish, ratio
 from denizen.sharding.bucket_map import read_map
 from denizen.testing.deployment import throwaway_deployment
 
@@ -68,7 +68,7 @@ class _Target:
         return result
 
 
-def run(*, rounds: int = 3, seconds: int = 5, shards: int = 4) -> Path:
+def run(*, rounds: int = 3, seconds: int = 5, shards: int = 4) -> Report:
     """Measure and publish; the path of the figures. Takes about `rounds` times seven times `seconds`."""
     console = Console(stderr=True)
     with throwaway_deployment(shards=shards, configuration='[postgres]\nmemory = "2GB"\n') as running:

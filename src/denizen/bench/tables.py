@@ -7,12 +7,11 @@ one with a partition for each of the shard's buckets; then one bucket is removed
 import asyncio
 import random
 import time
-from pathlib import Path
 
 import asyncpg
 from rich.console import Console
 
-from denizen.bench.report import Figure, publish, ratio
+from denizen.bench.report import Figure, Report, publish, ratio
 from denizen.testing.postgres import throwaway_server
 
 BUCKETS = 1024
@@ -55,7 +54,7 @@ async def _measure(arguments: dict[str, object], rounds: int, groups: int) -> di
     return results
 
 
-def run(*, rounds: int = 3, groups: int = 1000) -> Path:
+def run(*, rounds: int = 3, groups: int = 1000) -> Report:
     """Measure and publish; about ten seconds a round."""
     with throwaway_server(settings={"max_locks_per_transaction": "4096"}) as server:
         results = asyncio.run(_measure(server.create_database().connect_args, rounds, groups))

@@ -7,13 +7,13 @@ import tempfile
 from pathlib import Path
 
 from denizen.bench.people import write_people
-from denizen.bench.report import Figure, publish
+from denizen.bench.report import Figure, Report, publish
 from denizen.testing.deployment import throwaway_deployment
 
 RATE_MIN = 100_000
 
 
-def run(*, rows: int = 500_000, runs: int = 3, shards: int = 4) -> Path:
+def run(*, rows: int = 500_000, runs: int = 3, shards: int = 4) -> Report:
     """Import `rows` people, verify them some times, and publish; the path of the figures."""
     with tempfile.TemporaryDirectory(prefix="denizen-bench-") as directory:
         people = Path(directory) / "people.ndjson"

@@ -124,7 +124,7 @@ class Relay:
             worked = ended - began
             far_behind = events >= limits.bus_batch_events_max
             rest = 0.0 if far_behind else min(worked * limits.event_plane_rest, limits.bus_relay_pause_max_s)
-            if events < limits.rush_batch_events_max:
+            if not far_behind:
                 self._giving_way.caught_up()
             rest = max(rest, self._giving_way.rest(far_behind=far_behind))
             await asyncio.sleep(max(rest, began + pause_after(events) - ended))

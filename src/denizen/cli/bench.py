@@ -4,12 +4,17 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
+from rich.console import Console
+
+from denizen.bench.report import Report
+from denizen.cli.documents import print_json
+from denizen.cli.options import JsonOption
 
 app = App(
     name="bench",
     help="""Measure Denizen on this machine: throwaway deployments, results as ratios.
 
-Tables are printed and written to bench-results/ as JSON.
+Figures are printed, and written to bench-results/ as JSON.
 
 Examples:
 
@@ -33,51 +38,62 @@ Shards = Annotated[int, Parameter(help="PostgreSQL servers.", validator=Number(g
 
 
 @app.command(name="all")
-def all_(*, rows: Rows = 200_000) -> None:
+def all_(*, rows: Rows = 200_000, json: JsonOption = False) -> None:
     """A bounded run of what the user service promises: serving, import, verify. About five minutes."""
-    serving(rounds=3, seconds=4)
-    import_(rows=rows)
-    verify(rows=rows)
+    serving(rounds=3, seconds=4, json=json)
+    import_(rows=rows, json=json)
+    verify(rows=rows, json=json)
 
 
 @app.command
-def serving(*, rounds: Runs = 3, seconds: Seconds = 5, shards: Shards = 4) -> None:
+def serving(*, rounds: Runs = 3, seconds: Seconds = 5, shards: Shards = 4, json: JsonOption = False) -> None:
     """Creations against pgbench on the same servers, reads against an empty route."""
     from denizen.bench.serving import run
 
-    run(rounds=rounds, seconds=seconds, shards=shards)
+    _show(run(rounds=rounds, seconds=seconds, shards=shards), json)
 
 
 @app.command
-def tables(*, rounds: Runs = 3) -> None:
+def tables(*, rounds: Runs = 3, json: JsonOption = False) -> None:
     """Shared tables against tables partitioned by bucket."""
     from denizen.bench.tables import run
 
-    run(rounds=rounds)
+    _show(run(rounds=rounds), json)
 
 
 @app.command(name="import")
-def import_(*, rows: Rows = 1_000_000, runs: Runs = 3, shards: Shards = 4, workers: int | None = None) -> None:
+def import_(
+    *, rows: Rows = 1_000_000, runs: Runs = 3, shards: Shards = 4, workers: int | None = None, json: JsonOption = False
+) -> None:
     """An import against a raw binary COPY of the rows that it made."""
     from denizen.bench.importing import run
 
-    run(rows=rows, runs=runs, shards=shards, workers=workers)
+    _show(run(rows=rows, runs=runs, shards=shards, workers=workers), json)
 
 
 @app.command
-def verify(*, rows: Rows = 500_000, runs: Runs = 3, shards: Shards = 4) -> None:
+def verify(*, rows: Rows = 500_000, runs: Runs = 3, shards: Shards = 4, json: JsonOption = False) -> None:
     """The rate of `denizen verify`."""
     from denizen.bench.verifying import run
 
-    run(rows=rows, runs=runs, shards=shards)
+    _show(run(rows=rows, runs=runs, shards=shards), json)
 
 
 @app.command
-def bus(*, seconds: float = 10.0, rounds: Runs = 3, shards: Shards = 4) -> None:
+def bus(
+    *,
+    parts: Annotated[
+        tuple[Literal["lag", "cost", "burden"], ...], Parameter(help="Which parts to run.", consume_multiple=True)
+    ] = ("lag", "cost", "burden"),
+    seconds: Annotated[float, Parameter(help="How long each measurement takes.", validator=Number(gte=1))] = 10.0,
+    rounds: Runs = 3,
+    shards: Shards = 4,
+    json: JsonOption = False,
+) -> None:
     """Lag and cost of the event bus, and what it takes from appends."""
-    from denizen.bench.bus import main
+    from denizen.bench.bus import run
 
-    main(shards=shards, seconds=seconds, rounds=rounds)
+    _show(run(shards=shards, seconds=seconds, rounds=rounds, parts=parts), json)
 
 
 @app.command
@@ -91,19 +107,20 @@ def cqrs(
     users: Annotated[int, Parameter(help="Users to search.", validator=Number(gte=1_000))] = 1_000_000,
     seconds: Annotated[float, Parameter(help="How long loads last.", validator=Number(gte=4))] = 10.0,
     rounds: Runs = 4,
+    json: JsonOption = False,
 ) -> None:
-    """The read side: replay, searches, lag, what it takes from appends, NATS wiped. About seven minutes."""
+    """The read side: replay, searches, lag, what it takes from appends, NATS wiped. About eleven minutes."""
     from denizen.bench.cqrs.run import Plan, run
 
-    run(parts, Plan(events=events, users=users, seconds=seconds, rounds=rounds))
+    _show(run(parts, Plan(events=events, users=users, seconds=seconds, rounds=rounds)), json)
 
 
 @app.command
-def sealing(*, rounds: Runs = 8, seconds: Seconds = 3) -> None:
+def sealing(*, rounds: Runs = 8, seconds: Seconds = 3, json: JsonOption = False) -> None:
     """What the encryption of personal data adds to a registration, in processor time. About a minute."""
     from denizen.bench.sealing import run
 
-    run(rounds, seconds)
+    _show(run(rounds, seconds), json)
 
 
 @app.command
@@ -112,8 +129,13 @@ def rebalance(
     users: Annotated[int, Parameter(help="People before it grows.", validator=Number(gte=1))] = 100_000,
     seconds: Annotated[int, Parameter(help="Of load before anything moves.", validator=Number(gte=1))] = 20,
     weight: Annotated[float, Parameter(help="Of the new shard; less moves less, and is over sooner.")] = 1.0,
+    json: JsonOption = False,
 ) -> None:
     """A deployment grows from two shards to three under load: holds, errors, movement, balance. About three minutes."""
     from denizen.bench.rebalancing import run
 
-    run(users=users, seconds=seconds, weight=weight)
+    _show(run(users=users, seconds=seconds, weight=weight), json)
+
+
+def _show(report: Report, json: bool) -> None:
+    print_json(report.document) if json else Console().print(report.table)

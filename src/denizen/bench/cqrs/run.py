@@ -1,4 +1,4 @@
-"""`denizen bench cqrs`: the bars of the read side, in about seven minutes.
+"""`denizen bench cqrs`: the bars of the read side, in about eleven minutes.
 
     replay     the directory end to end, and the `eventsourcing` library's replay of the same events
     search     the directory with a million users
@@ -11,7 +11,6 @@ Everything goes through real servers and processes. Each part can be run alone, 
 
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -21,7 +20,7 @@ from rich.console import Console
 from denizen.bench.cqrs import burden, lag, replaying, searching, wiping
 from denizen.bench.cqrs.plant import plant
 from denizen.bench.quiet import wait_until_quiet
-from denizen.bench.report import Figure, publish
+from denizen.bench.report import Figure, Report, publish
 
 PARTS = ("replay", "search", "lag", "burden", "wiped")
 
@@ -35,7 +34,7 @@ class Plan(Struct, frozen=True):
     rounds: int = 4
 
 
-def run(parts: Sequence[str] = PARTS, plan: Plan | None = None) -> Path:
+def run(parts: Sequence[str] = PARTS, plan: Plan | None = None) -> Report:
     """Measure these parts, print and write everything; the path of the figures."""
     console = Console(stderr=True)
     chosen = plan or Plan()
