@@ -43,7 +43,8 @@ def test_status_tells_how_the_read_side_is_and_read_models_live_in_a_database_of
         assert "directory version 1: live" in shown
         assert "denizen_relay_lag_seconds" in Api(running).text("/metrics?process=relay")
         assert "denizen_projection_lag_seconds" in Api(running).text("/metrics?process=projector")
-        assert denizen(running, "projections", "pause", "activity").returncode == 0
+        paused = denizen(running, "projections", "pause", "activity", "--json")
+        assert json.loads(paused.stdout) == {"projection": "activity", "state": "paused"}
         assert denizen(running, "status").returncode == 1
         assert denizen(running, "projections", "resume", "activity").returncode == 0
         assert read_when_level(running)["state"] == "up"

@@ -116,7 +116,8 @@ async def test_a_projector_killed_again_and_again_and_a_replay_killed_end_equal(
     assert json.loads(verified.stdout)["equal"], verified
     assert "version 2 is live" in cli(running, "promote", "directory").stdout
     assert "directory version 2: live" in cli(running, "status").stdout
-    assert "version 1 is live again" in cli(running, "rollback", "directory").stdout
+    rolled_back = cli(running, "rollback", "directory", "--json").stdout
+    assert json.loads(rolled_back) == {"projection": "directory", "live": 1}
     assert "version 2 is removed" in cli(running, "cancel", "directory", "--version", "2").stdout
 
 

@@ -59,12 +59,19 @@ def rewrap(*, data: DataOption = None, json: JsonOption = False) -> None:
 
 
 @app.command
-def drop(key: Annotated[str, Parameter(name="ID", help="The key's id.")], /, *, data: DataOption = None) -> None:
+def drop(
+    key: Annotated[str, Parameter(name="ID", help="The key's id.")],
+    /,
+    *,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
     """Drop an old key for good; refused while anything is under it."""
     from denizen.deployment.keyring import drop_key
 
     asyncio.run(drop_key(Deployment.load(data_directory(data)), key))
-    print(f"key {key} is dropped: what was under it in old copies can be read no more")
+    text = f"key {key} is dropped: what was under it in old copies can be read no more"
+    print_json({"dropped": key}) if json else print(text)
 
 
 def _rewrap(deployment: Deployment, *, as_json: bool) -> None:

@@ -1,12 +1,13 @@
 """`denizen projections`: how the read models are, and what an operator does about them."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
 from cyclopts import App, Parameter
 
+from denizen.cli.documents import print_json
 from denizen.cli.options import DataOption, JsonOption
 from denizen.cli.read_models import with_control
 from denizen.errors import BadDeployment
@@ -57,31 +58,31 @@ def show(*, data: DataOption = None, json: JsonOption = False) -> None:
 
 
 @app.command
-def pause(name: Name, /, *, data: DataOption = None) -> None:
+def pause(name: Name, /, *, data: DataOption = None, json: JsonOption = False) -> None:
     """Stop applying events to a projection; it goes on answering with what it has."""
     _set_paused(data, name, paused=True)
-    print(f"{name} is paused")
+    _tell({"projection": name, "state": "paused"}, json, f"{name} is paused")
 
 
 @app.command
-def resume(name: Name, /, *, data: DataOption = None) -> None:
+def resume(name: Name, /, *, data: DataOption = None, json: JsonOption = False) -> None:
     """Go on applying events, from where it stopped."""
     _set_paused(data, name, paused=False)
-    print(f"{name} goes on")
+    _tell({"projection": name, "state": "running"}, json, f"{name} goes on")
 
 
 @app.command
-def retry(name: Name, stream: Stream, /, *, data: DataOption = None) -> None:
+def retry(name: Name, stream: Stream, /, *, data: DataOption = None, json: JsonOption = False) -> None:
     """Have the projector try a parked stream again."""
     _wish(data, name, stream, "retry")
-    print("it will be tried again")
+    _tell({"projection": name, "stream": stream, "wish": "retry"}, json, "it will be tried again")
 
 
 @app.command
-def skip(name: Name, stream: Stream, /, *, data: DataOption = None) -> None:
+def skip(name: Name, stream: Stream, /, *, data: DataOption = None, json: JsonOption = False) -> None:
     """Have the projector go on behind the event that a parked stream waits at."""
     _wish(data, name, stream, "skip")
-    print("it will be passed over")
+    _tell({"projection": name, "stream": stream, "wish": "skip"}, json, "it will be passed over")
 
 
 def _set_paused(data: Path | None, name: str, *, paused: bool) -> None:
@@ -96,3 +97,7 @@ def _wish(data: Path | None, name: str, stream: UUID, what: str) -> None:
     if not with_control(data, lambda control: control.wish(name, stream, what)):
         projection_of(name)
         raise BadDeployment(f"{name} has not parked this user's stream: see `denizen projections`")
+
+
+def _tell(document: dict[str, Any], as_json: bool, text: str) -> None:
+    print_json(document) if as_json else print(text)

@@ -98,9 +98,10 @@ def status(*, data: DataOption = None, json: JsonOption = False) -> None:
 
 
 @app.command
-def pause(name: Name, /, *, data: DataOption = None) -> None:
+def pause(name: Name, /, *, data: DataOption = None, json: JsonOption = False) -> None:
     """Stop loading after the parts under way; `run` goes on."""
     with_control(data, lambda control: control.pause(name))
+    _print({"projection": name, "state": "paused"}, json, f"{name} loads no more after the parts under way")
 
 
 @app.command
@@ -110,10 +111,10 @@ def resume(name: Name, /, *, workers: Workers = None, data: DataOption = None, j
 
 
 @app.command
-def cancel(name: Name, /, *, version: VersionOption = None, data: DataOption = None) -> None:
+def cancel(name: Name, /, *, version: VersionOption = None, data: DataOption = None, json: JsonOption = False) -> None:
     """Remove a version that is not live, finished or not."""
     removed = with_control(data, lambda control: control.cancel(name, version))
-    print(f"{name} version {removed} is removed")
+    _print({"projection": name, "removed": removed}, json, f"{name} version {removed} is removed")
 
 
 @app.command
@@ -158,17 +159,18 @@ def promote(
     version: VersionOption = None,
     unverified: Annotated[bool, Parameter(help="Even if it was not compared with the live one.", negative="")] = False,
     data: DataOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Let readers see the new version, from one moment to the next."""
     promoted = with_control(data, lambda control: control.promote(name, version, unverified=unverified))
-    print(f"{name} version {promoted} is live")
+    _print({"projection": name, "live": promoted}, json, f"{name} version {promoted} is live")
 
 
 @app.command
-def rollback(name: Name, /, *, data: DataOption = None) -> None:
+def rollback(name: Name, /, *, data: DataOption = None, json: JsonOption = False) -> None:
     """Let readers see the version before again."""
     version = with_control(data, lambda control: control.rollback(name))
-    print(f"{name} version {version} is live again")
+    _print({"projection": name, "live": version}, json, f"{name} version {version} is live again")
 
 
 @app.command(show=False)
