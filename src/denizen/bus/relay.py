@@ -118,11 +118,12 @@ class Relay:
                     check_at = loop.time() + limits.bus_check_interval_s
                     await outlet.check()
                 await outlet.tell_heads(self._cursors)
-            events = await self._publish_some(source, outlet, self._cursors)
+            events_max = self._giving_way.events_max(limits.bus_batch_events_max)
+            events = await self._publish_some(source, outlet, self._cursors, events_max)
             bus.check()
             ended = loop.time()
             worked = ended - began
-            far_behind = events >= limits.bus_batch_events_max
+            far_behind = events >= events_max
             rest = 0.0 if far_behind else min(worked * limits.event_plane_rest, limits.bus_relay_pause_max_s)
             if not far_behind:
                 self._giving_way.caught_up()
@@ -130,9 +131,8 @@ class Relay:
             await asyncio.sleep(max(rest, began + pause_after(events) - ended))
             await self._until(look_at)
 
-    async def _publish_some(self, source: Source, outlet: Outlet, cursors: Cursors) -> int:
+    async def _publish_some(self, source: Source, outlet: Outlet, cursors: Cursors, events_max: int) -> int:
         """Read once, and publish what was read; how many events."""
-        events_max = self._giving_way.events_max(limits.bus_batch_events_max)
         asked = cursors.next(events_max)
         if not asked:
             return 0
