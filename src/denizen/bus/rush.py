@@ -6,7 +6,7 @@ A gateway's hints say how many writes its groups have: what gathers while the gr
 together, so large groups are a queue that stands. If less than one processor of this machine is free at the same time,
 whatever relay and projector use is taken from the writers. So they work seldom, and rest between two portions. Most
 rushes are short: for `patience_s` they do little at a time, and put off the rest. Readers shall not wait for longer:
-then they do all that has gathered, which costs half of what it costs in small portions, until the rush is over.
+then they do all that has gathered, which costs a quarter less than small portions do, until the rush is over.
 """
 
 import os
