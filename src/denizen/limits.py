@@ -175,6 +175,7 @@ rush_group_writes = 16  # in the groups of a gateway, on the average, when its w
 rush_processors_free = 1.0  # fewer of the machine: what one process uses is taken from others
 rush_look_s = 0.1  # between two looks at the processors
 rush_begins_s = 0.25  # signs of a rush for so long: it is more than a moment's
+rush_settles_s = 0.75  # signs only, for so long: it goes on
 rush_over_s = 0.5  # since the last sign
 rush_rest_s = 0.5  # of relay and projector between two portions; relays tell heads before and after it
 rush_patience_s = 5.0  # for so long they do little at a time; `bus.give_way_s`

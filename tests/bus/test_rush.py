@@ -48,6 +48,11 @@ class Scene:
         self.machine = Machine(file, self.clock)
         self.rush = Rush(Processors(file), self.clock)
 
+    def look(self) -> None:
+        """Let it look at the processors for a first time: only a second look tells how many are free."""
+        self.hints(0.2)
+        self.hints(1.0, SMALL)
+
     def hints(self, seconds: float, group: float = LARGE, *, busy: bool = True) -> None:
         """Hints for so long, twenty a second."""
         self.machine.busy = busy
@@ -93,6 +98,21 @@ def test_moments_with_small_groups_between_them_are_none(scene: Scene) -> None:
         assert not scene.rush.on
 
 
+def test_a_rush_is_settled_while_nothing_breaks_it(scene: Scene) -> None:
+    scene.look()
+    scene.hints(limits.rush_settles_s - 0.1)
+    assert scene.rush.on
+    assert not scene.rush.settled
+    scene.hints(0.2)
+    assert scene.rush.settled
+    scene.hints(0.05, SMALL)
+    scene.hints(limits.rush_settles_s - 0.1)
+    assert scene.rush.on
+    assert not scene.rush.settled
+    scene.hints(0.2)
+    assert scene.rush.settled
+
+
 def test_a_rush_is_over_soon_after_its_last_sign(scene: Scene) -> None:
     scene.hints(1.0)
     scene.hints(limits.rush_over_s - 0.1, SMALL)
@@ -118,6 +138,15 @@ def test_who_gives_way_does_little_at_a_time_and_rests(scene: Scene) -> None:
     assert giving_way.events_max(2_000) == limits.rush_batch_events_max
     assert giving_way.events_max(50) == 50
     assert giving_way.rest(far_behind=True) == limits.rush_rest_s
+
+
+def test_nothing_is_put_off_before_a_rush_is_settled(scene: Scene) -> None:
+    giving_way = GivingWay(scene.rush, 5.0)
+    scene.look()
+    scene.hints(limits.rush_settles_s - 0.1)
+    assert giving_way.events_max(2_000) == 2_000
+    assert giving_way.rest(far_behind=False) == limits.rush_rest_s
+    assert giving_way.rest(far_behind=True) == 0
 
 
 def test_when_patience_ends_everything_is_done_at_a_time_and_the_rest_is_as_long(scene: Scene) -> None:

@@ -120,7 +120,7 @@ async def test_in_a_rush_it_does_little_at_a_time_and_everything_in_the_end(
         async with projecting(read_database, history, giving_way=GivingWay(rush, 1.0)):
             await until(connection, "select count(*) from denizen_read.directory", 0)
             async with asyncio.timeout(10):
-                while not rush.on:
+                while not rush.settled:
                     await asyncio.sleep(0.02)
             before = rested()
             await asyncio.sleep(2 * limits.projector_wait_s)  # what it asks its feed for next, it asks in the rush

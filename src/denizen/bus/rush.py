@@ -4,9 +4,9 @@
 
 A gateway's hints say how many writes its groups have: what gathers while the group before it is at the server goes
 together, so large groups are a queue that stands. If less than one processor of this machine is free at the same time,
-whatever relay and projector use is taken from the writers. So they work seldom, and rest between two portions. Most
-rushes are short: for `patience_s` they do little at a time, and put off the rest. Readers shall not wait for longer:
-then they do all that has gathered, which costs a quarter less than small portions do, until the rush is over.
+whatever relay and projector use is taken from the writers. So they work seldom, and rest between two portions: to do
+all that has gathered costs a quarter less than small portions do. Most rushes are short: where it is sure that one goes
+on they do little at a time and put off the rest, until it has lasted for `patience_s`. Readers shall not wait longer.
 """
 
 import os
@@ -55,6 +55,7 @@ class Rush:
         self._processors = processors or Processors()
         self.clock = clock
         self._began = self._heard = -inf
+        self._unbroken = inf  # since when every hint was a sign of one
 
     def hear(self, group: float) -> None:
         """A gateway's last groups had so many writes, on the average.
@@ -63,17 +64,24 @@ class Rush:
         """
         now = self.clock()
         if group < limits.rush_group_writes or self._processors.free(now) >= limits.rush_processors_free:
+            self._unbroken = inf
             if self._heard - self._began < limits.rush_begins_s:
                 self._heard = -inf
             return
         if now - self._heard > limits.rush_over_s:
-            self._began = now
+            self._began = self._unbroken = now
+        self._unbroken = min(self._unbroken, now)
         self._heard = now
 
     @property
     def on(self) -> bool:
         """Whether there is one, that is more than a moment's."""
         return self.clock() - self._heard <= limits.rush_over_s and self._heard - self._began >= limits.rush_begins_s
+
+    @property
+    def settled(self) -> bool:
+        """Whether it goes on without a break: no pause that is made up for, on a machine with little to spare."""
+        return self.on and self._heard - self._unbroken >= limits.rush_settles_s
 
 
 class GivingWay:
@@ -92,7 +100,7 @@ class GivingWay:
     @property
     def patient(self) -> bool:
         """Whether to put off what can be put off, as long as that is not for too long."""
-        return self._on and self._rush.clock() < self._ends
+        return self._on and self._rush.settled and self._rush.clock() < self._ends
 
     def events_max(self, usual: int) -> int:
         """How many events to do at a time."""
